@@ -1,0 +1,1 @@
+"""All that is outside us: settings, logging, broker, embedded engines, database, wire, sink."""

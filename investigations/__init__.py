@@ -1,0 +1,1 @@
+"""How people read the evidence: search, trail, transcript, ledger."""

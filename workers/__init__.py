@@ -1,0 +1,1 @@
+"""How conversions are held and fired: intake, signals, releasing, firing, rescuing."""
