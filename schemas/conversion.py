@@ -1,0 +1,151 @@
+"""A conversion as it stands in the store, and what a conversion event is made into."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass
+from datetime import datetime
+from decimal import Decimal
+
+from schemas.destination import Contract, DestinationVersion
+from schemas.event import ConversionEvent
+from schemas.hold import release_at
+from schemas.lifecycle import State
+from schemas.macros import RenderError, render
+from schemas.money import plain
+
+
+@dataclass(frozen=True, slots=True)
+class PlannedPostback:
+    """A postback to be held: everything about it is fixed here, under the contract version of this moment."""
+
+    version_id: int
+    destination: str
+    state: State
+    """``held``, or ``rejected`` when it can never be rendered for its network (``reason`` says why)."""
+    release_at: datetime
+    expires_at: datetime | None
+    click_id: str | None
+    value: Decimal | None
+    currency: str | None
+    dedupe_key: bytes
+    reason: str | None = None
+
+
+def route(
+    event: ConversionEvent, versions: list[DestinationVersion], received_at: datetime
+) -> list[PlannedPostback]:
+    """The postbacks one conversion event gets: one for every destination that takes it, none if none does.
+
+    A destination takes an event whose name it lists and which carries what its protocol attributes by: a
+    click id for its network, or a partner id. ``received_at`` is the database's clock at intake.
+    """
+    return [_plan(event, version, received_at) for version in versions if takes(version.contract, event)]
+
+
+def takes(contract: Contract, event: ConversionEvent) -> bool:
+    if event.name not in contract.destination.events:
+        return False
+    if contract.protocol == "partner":
+        return event.partner_id is not None
+    return contract.network.slug in event.click_ids or contract.name in event.click_ids
+
+
+def click_id_for(contract: Contract, event: ConversionEvent) -> str | None:
+    """The token for this account: ``click_ids`` may name the destination, or else the network."""
+    return event.click_ids.get(contract.name) or event.click_ids.get(contract.network.slug)
+
+
+def why_unrouted(event: ConversionEvent, versions: list[DestinationVersion]) -> str:
+    """For the record and the reader: why no destination takes the event, and what would change that."""
+    if not versions:
+        return "no destination has been applied; run `holdfire destinations apply`"
+    naming = [version.contract for version in versions if event.name in version.contract.destination.events]
+    if not naming:
+        return f"no destination lists the event name {event.name!r}; add it to its `events`"
+    wanted = sorted(
+        "a partner_id" if contract.protocol == "partner" else f"a click id for {contract.network.slug}"
+        for contract in naming
+    )
+    return f"the event carries none of: {', '.join(dict.fromkeys(wanted))}"
+
+
+def dedupe_key(contract: Contract, event: ConversionEvent) -> bytes:
+    """16 bytes that two postbacks share exactly when the network would take them for the same conversion.
+
+    Transaction protocol: destination, name, click id, and the order id where the network has a sub-id.
+    Partner protocol: destination, name, partner id, order id and sequence, since rebills are legitimate there
+    and this ledger is the only dedupe; an event with neither stands for itself.
+    """
+    if contract.protocol == "partner":
+        sequence = "" if event.sequence is None else str(event.sequence)
+        own = "" if event.order_id or sequence else f"{event.source}\x1f{event.event_id}"
+        parts = ["partner", event.partner_id or "", event.order_id or "", sequence, own]
+    else:
+        parts = ["transaction", click_id_for(contract, event) or ""]
+        parts.append((event.order_id or "") if contract.network.sub_id else "")
+    text = "\x1f".join([contract.name, contract.event_name(event.name), *parts])
+    return hashlib.sha256(text.encode()).digest()[:16]
+
+
+def _plan(event: ConversionEvent, version: DestinationVersion, received_at: datetime) -> PlannedPostback:
+    contract = version.contract
+    limit = contract.network.age_limit
+    expires_at = None
+    if limit is not None:
+        start = event.clicked_at if limit.measured_from == "click" and event.clicked_at else event.occurred_at
+        expires_at = start + limit.wait
+    reason = unrenderable(contract, event)
+    return PlannedPostback(
+        version_id=version.id,
+        destination=contract.name,
+        state=State.REJECTED if reason else State.HELD,
+        release_at=release_at(
+            contract.destination.hold,
+            occurred_at=event.occurred_at,
+            clicked_at=event.clicked_at,
+            received_at=received_at,
+        ),
+        expires_at=expires_at,
+        click_id=click_id_for(contract, event) if contract.protocol == "transaction" else None,
+        value=event.value,
+        currency=event.currency,
+        dedupe_key=dedupe_key(contract, event),
+        reason=reason,
+    )
+
+
+def unrenderable(contract: Contract, event: ConversionEvent) -> str | None:
+    """Why this event can never be rendered for the destination, or None. Secrets are stood in for."""
+    stand_ins = {
+        place: "secret" for place in contract.destination.secret_refs() if place.startswith("settings.")
+    }
+    values = contract.plain_settings() | stand_ins | event_values(contract, event, "0", event.value)
+    try:
+        render(contract.template, values)
+    except RenderError as error:
+        return f"cannot be rendered: {error}"
+    return None
+
+
+def event_values(
+    contract: Contract, event: ConversionEvent, postback_id: str, net_value: Decimal | None
+) -> dict[str, str | None]:
+    """The macro values an event fills. ``net_value`` is what is left of its value after refunds."""
+    values: dict[str, str | None] = {
+        "click_id": click_id_for(contract, event),
+        "order_id": event.order_id,
+        "value": None if net_value is None else plain(net_value),
+        "currency": event.currency,
+        "name": contract.event_name(event.name),
+        "event_id": event.event_id,
+        "source": event.source,
+        "partner_id": event.partner_id,
+        "sequence": None if event.sequence is None else str(event.sequence),
+        "occurred_at": event.occurred_at.isoformat(),
+        "occurred_unix": str(int(event.occurred_at.timestamp())),
+        "postback_id": postback_id,
+    }
+    for name, value in event.params.items():
+        values[f"params.{name}"] = value
+    return values

@@ -1,0 +1,363 @@
+"""A destination: a configured account at a network, with its own policy and secrets."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import timedelta
+from functools import cached_property
+from typing import Annotated, Any, Literal, Self
+from urllib.parse import urlsplit
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic_core import PydanticCustomError
+
+from schemas.backoff import RetryPolicy
+from schemas.durations import Duration, show
+from schemas.exchange import FetchLimits
+from schemas.hold import HoldPolicy
+from schemas.macros import EVENT_MACROS, Template, names_in
+from schemas.network import Network, QueryParameter, host_allowed
+from schemas.problem import Problem
+from schemas.verdict import Dedupe
+
+
+class _Config(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class SecretRef(_Config):
+    """Where a secret is found: never the secret itself. Exactly one of the two."""
+
+    env: str | None = None
+    file: str | None = None
+
+    @model_validator(mode="after")
+    def _one_place(self) -> Self:
+        if (self.env is None) == (self.file is None):
+            raise PydanticCustomError("secret_ref", 'a secret is { env = "NAME" } or { file = "PATH" }')
+        return self
+
+
+class Limits(_Config):
+    """How hard the destination may be driven, and how long one attempt may take.
+
+    ``concurrency``: attempts on the wire at a time in each firing process. ``deadline``: for the whole
+    attempt, every hop and body included. ``body_cap``: bytes of a response body that are kept.
+    """
+
+    concurrency: Annotated[int, Field(ge=1, le=500)] = 50
+    deadline: Annotated[Duration, Field(gt=timedelta(0), le=timedelta(minutes=2))] = timedelta(seconds=10)
+    connect: Annotated[Duration, Field(gt=timedelta(0), le=timedelta(minutes=1))] = timedelta(seconds=5)
+    body_cap: Annotated[int, Field(ge=0, le=1_048_576)] = 16_384
+
+
+class HeaderAuth(_Config):
+    """An API key in a header."""
+
+    kind: Literal["header"]
+    name: Annotated[str, Field(pattern=r"^[A-Za-z0-9!#$%&'*+.^_`|~-]+$")] = "X-API-Key"
+    value: SecretRef
+
+
+class BearerAuth(_Config):
+    """RFC 6750: ``Authorization: Bearer …`` with a token that does not change by itself."""
+
+    kind: Literal["bearer"]
+    token: SecretRef
+
+
+class ClientCredentialsAuth(_Config):
+    """RFC 6749 §4.4: a token fetched with the client's own credentials, cached and renewed before it ends."""
+
+    kind: Literal["client_credentials"]
+    token_url: Annotated[str, Field(pattern=r"^https?://")]
+    client_id: str
+    client_secret: SecretRef
+    scope: str | None = None
+
+
+Auth = Annotated[HeaderAuth | BearerAuth | ClientCredentialsAuth, Field(discriminator="kind")]
+
+
+class Destination(_Config):
+    """One ``[destinations.NAME]`` table of ``holdfire.toml``."""
+
+    network: str
+    events: Annotated[tuple[str, ...], Field(min_length=1)]
+    settings: dict[str, str | SecretRef] = Field(default_factory=dict)
+    event_names: dict[str, str] = Field(default_factory=dict)
+    """What the network calls our events, where it differs; case and all."""
+    protocol: Literal["transaction", "partner"] | None = None
+    hold: HoldPolicy = HoldPolicy()
+    retry: RetryPolicy | None = None
+    limits: Limits = Limits()
+    dedupe: Dedupe | None = None
+    """The account's own rule where the network lets it be set."""
+    parameters: tuple[QueryParameter, ...] = ()
+    headers: dict[str, str] = Field(default_factory=dict)
+    auth: Auth | None = None
+    allow_http: bool = False
+    allow_private: bool = False
+    """For a sink or relay inside: private addresses and hosts outside the network's list are then allowed."""
+
+    def secret_refs(self) -> dict[str, SecretRef]:
+        """Every secret the destination needs, by the place that names it."""
+        refs = {f"settings.{name}": ref for name, ref in self.settings.items() if isinstance(ref, SecretRef)}
+        match self.auth:
+            case HeaderAuth(value=ref):
+                refs["auth.value"] = ref
+            case BearerAuth(token=ref):
+                refs["auth.token"] = ref
+            case ClientCredentialsAuth(client_secret=ref):
+                refs["auth.client_secret"] = ref
+        return refs
+
+
+class Contract(BaseModel):
+    """A destination joined with its network's rules, as it was applied: what held postbacks are held under.
+
+    Stored whole, so that neither an edited config nor a newer catalogue rewrites what is already held.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    name: str
+    destination: Destination
+    network: Network
+
+    @property
+    def protocol(self) -> Literal["transaction", "partner"]:
+        return self.destination.protocol or self.network.protocols[0]
+
+    @property
+    def dedupe(self) -> Dedupe:
+        if self.destination.dedupe is not None:
+            return self.destination.dedupe
+        # Under the partner protocol rebills are legitimate, so a network cannot tell a repeat from a rebill.
+        return Dedupe.COUNTED_TWICE if self.protocol == "partner" else self.network.dedupe
+
+    @cached_property
+    def retry(self) -> RetryPolicy:
+        return self.destination.retry or self.network.retry or RetryPolicy()
+
+    @cached_property
+    def template(self) -> Template:
+        return self.network.template(self.destination.parameters, self.destination.headers)
+
+    @cached_property
+    def fetch_limits(self) -> FetchLimits:
+        limits = self.destination.limits
+        return FetchLimits(
+            deadline_s=limits.deadline.total_seconds(),
+            connect_s=limits.connect.total_seconds(),
+            body_cap_bytes=limits.body_cap,
+            follow_redirects=self.network.redirects == "follow",
+            allowed_hosts=() if self.destination.allow_private else self.network.allowed_hosts,
+            allow_private=self.destination.allow_private,
+            allow_http=self.destination.allow_http,
+        )
+
+    def plain_settings(self) -> dict[str, str]:
+        """``settings.*`` macro values that are no secrets, the network's defaults filled in."""
+        values = {
+            f"settings.{name}": setting.default
+            for name, setting in self.network.settings.items()
+            if setting.default is not None
+        }
+        values |= {
+            f"settings.{name}": value
+            for name, value in self.destination.settings.items()
+            if isinstance(value, str)
+        }
+        return values
+
+    def event_name(self, name: str) -> str:
+        return self.destination.event_names.get(name, name)
+
+
+@dataclass(frozen=True, slots=True)
+class DestinationVersion:
+    """An applied contract: ``id`` identifies it for ever, ``number`` counts the destination's versions from 1."""
+
+    id: int
+    number: int
+    contract: Contract
+
+
+@dataclass(frozen=True, slots=True)
+class Findings:
+    """What ``check`` found: problems refuse the configuration, warnings do not."""
+
+    problems: list[Problem]
+    warnings: list[Problem]
+
+
+def check(contract: Contract) -> Findings:
+    """Hold a destination against its network's contract. Every finding names the key and the remedy."""
+    findings = Findings([], [])
+    where = f"destinations.{contract.name}"
+    _check_settings(contract, where, findings)
+    _check_macros(contract, where, findings)
+    _check_url(contract, where, findings)
+    _check_age(contract, where, findings)
+    if contract.destination.protocol and contract.destination.protocol not in contract.network.protocols:
+        findings.problems.append(
+            Problem(
+                "protocol",
+                f"{where}.protocol",
+                f"{contract.network.title} has no {contract.destination.protocol} protocol",
+                f"Use one of {', '.join(contract.network.protocols)}",
+            )
+        )
+    return findings
+
+
+def _check_settings(contract: Contract, where: str, findings: Findings) -> None:
+    known = contract.network.settings
+    for name, setting in known.items():
+        value = contract.destination.settings.get(name, setting.default)
+        place = f"{where}.settings.{name}"
+        if value is None:
+            if setting.required:
+                findings.problems.append(Problem("missing", place, "is missing", f"Add it: {setting.about}"))
+        elif isinstance(value, str):
+            if setting.secret:
+                findings.problems.append(
+                    Problem(
+                        "secret", place, "is a secret written in the file", 'Write { env = "NAME" } instead'
+                    )
+                )
+            if setting.pattern is not None and not re.fullmatch(setting.pattern, value):
+                findings.problems.append(
+                    Problem(
+                        "pattern",
+                        place,
+                        f"{value!r} does not match {setting.pattern}",
+                        f"It is {setting.about}",
+                    )
+                )
+    # The generic network takes any setting its own template names.
+    free = {name.removeprefix("settings.") for name in _macros(contract)}
+    for name in contract.destination.settings.keys() - known.keys() - free:
+        findings.problems.append(
+            Problem(
+                "unknown_setting",
+                f"{where}.settings.{name}",
+                f"{contract.network.title} has no such setting",
+                f"Known: {', '.join(known) or 'none'}",
+            )
+        )
+
+
+def _macros(contract: Contract) -> frozenset[str]:
+    template, settings = contract.template, contract.plain_settings()
+    texts = [template.url, template.body, *settings.values(), *(text for _, text in template.headers)]
+    texts += [text for parameter in template.parameters for text in (parameter.name, parameter.value)]
+    return frozenset().union(*(names_in(text) for text in texts))
+
+
+def _check_macros(contract: Contract, where: str, findings: Findings) -> None:
+    given = contract.plain_settings().keys() | {
+        f"settings.{name}" for name in (*contract.destination.settings, *contract.network.settings)
+    }
+    for macro in sorted(_macros(contract)):
+        if macro in EVENT_MACROS or macro in given or macro.startswith("params."):
+            continue
+        findings.problems.append(
+            Problem(
+                "unknown_macro",
+                f"{where}.settings",
+                f"{{{macro}}} is no macro",
+                f"Use one of {', '.join(sorted(EVENT_MACROS))}, params.NAME or settings.NAME",
+            )
+        )
+
+
+def _check_url(contract: Contract, where: str, findings: Findings) -> None:
+    settings = contract.plain_settings()
+    url = contract.network.url
+    place = f"{where}.settings.url" if url.startswith("{settings.url}") else f"{where}.network"
+    whole = (
+        settings.get("settings.url", "") + url.removeprefix("{settings.url}")
+        if "settings.url" in url
+        else url
+    )
+    if not whole:
+        return
+    parts = urlsplit(whole)
+    if parts.scheme not in ("https", "http") or not parts.hostname:
+        findings.problems.append(
+            Problem("url", place, f"{whole!r} is no http(s) URL", "Write https://host/path")
+        )
+        return
+    if "@" in parts.netloc:
+        findings.problems.append(
+            Problem(
+                "url",
+                place,
+                "carries a user or password",
+                'Use auth = { kind = … , value = { env = "NAME" } }',
+            )
+        )
+    if parts.fragment:
+        findings.problems.append(Problem("url", place, "has a #fragment, which is never sent", "Remove it"))
+    if parts.scheme == "http":
+        target = findings.warnings if contract.destination.allow_http else findings.problems
+        target.append(
+            Problem(
+                "plain_http",
+                place,
+                "is plain http: ids travel unencrypted",
+                "Use https, or set allow_http = true",
+            )
+        )
+    allowed = contract.fetch_limits.allowed_hosts
+    if allowed and "{" not in parts.hostname and not host_allowed(parts.hostname, allowed):
+        findings.problems.append(
+            Problem(
+                "host",
+                place,
+                f"{parts.hostname} is not a host of {contract.network.title} ({', '.join(allowed)})",
+                "Correct the host, or set allow_private = true for a sink of your own",
+            )
+        )
+    if contract.destination.allow_private:
+        findings.warnings.append(
+            Problem(
+                "allow_private",
+                f"{where}.allow_private",
+                "private addresses may be contacted",
+                "For tests only",
+            )
+        )
+
+
+def _check_age(contract: Contract, where: str, findings: Findings) -> None:
+    limit = contract.network.age_limit
+    if limit is None:
+        return
+    wait, horizon = contract.destination.hold.wait, contract.retry.horizon
+    if wait + horizon > limit.wait:
+        findings.problems.append(
+            Problem(
+                "age_limit",
+                f"{where}.hold.wait",
+                f"wait {show(wait)} + retry horizon {show(horizon)} = {show(wait + horizon)}, but "
+                f"{contract.network.title} ignores conversions {show(limit.wait)} after the {limit.measured_from}",
+                "Shorten the wait or retry.horizon",
+            )
+        )
+
+
+def contracts_of(config: Mapping[str, Any], catalogue: Mapping[str, Network]) -> dict[str, Contract]:
+    """Join each ``[destinations.NAME]`` with its network.
+
+    Raises ``pydantic.ValidationError`` or ``KeyError`` with the unknown network's slug; the caller names the file.
+    """
+    contracts = {}
+    for name, table in config.items():
+        destination = Destination.model_validate(table)
+        contracts[name] = Contract(name=name, destination=destination, network=catalogue[destination.network])
+    return contracts

@@ -1,0 +1,124 @@
+"""A network: an ad or affiliate platform's contract, as data. One TOML file each in ``schemas/networks``."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from datetime import timedelta
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from schemas.backoff import RetryPolicy
+from schemas.durations import Duration
+from schemas.macros import Parameter, Template
+from schemas.verdict import AnswerRules, Dedupe
+
+
+class _Data(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class Setting(_Data):
+    """Something an account has to give. ``secret``: only by environment variable or file, never in the config."""
+
+    about: str
+    required: bool = True
+    default: str | None = None
+    kind: Literal["text", "url"] = "text"
+    pattern: str | None = None
+    secret: bool = False
+
+
+class QueryParameter(_Data):
+    """See ``schemas.macros.Parameter``, whose fields these are."""
+
+    name: str
+    value: str
+    optional: bool = False
+    keep_empty: bool = False
+    encoded: bool = False
+    last: bool = False
+    max_length: int | None = None
+    pattern: str | None = None
+
+    def plain(self) -> Parameter:
+        return Parameter(**self.model_dump())
+
+
+class AgeLimit(_Data):
+    """After ``wait`` from ``measured_from`` the network ignores a conversion."""
+
+    wait: Annotated[Duration, Field(gt=timedelta(0))]
+    measured_from: Literal["event", "click"] = "click"
+
+
+class Example(_Data):
+    """A rendering to be compared byte for byte. ``event`` holds macro values, ``source`` says whose example it is."""
+
+    source: str
+    settings: dict[str, str] = Field(default_factory=dict)
+    event: dict[str, str] = Field(default_factory=dict)
+    url: str
+
+
+class Network(_Data):
+    """One platform's contract. ``delivered_means`` says what a delivered answer is worth as evidence."""
+
+    slug: Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9-]*$")]
+    title: str
+    docs: str
+    confidence: Literal["exact", "secondary", "unverified"] = "exact"
+    protocols: tuple[Literal["transaction", "partner"], ...] = ("transaction",)
+    """What attributes a conversion: the click's token, or the partner's id. The first is the default."""
+
+    method: Literal["GET", "POST", "PUT"] = "GET"
+    url: str
+    parameters: tuple[QueryParameter, ...] = ()
+    headers: dict[str, str] = Field(default_factory=dict)
+    body: str = ""
+    settings: dict[str, Setting] = Field(default_factory=dict)
+
+    allowed_hosts: tuple[str, ...] = ()
+    """Hosts the postback and its redirects may go to, ``*.example.net`` for subdomains; empty means any public one."""
+    redirects: Literal["follow", "never"] = "never"
+    answer: AnswerRules = AnswerRules()
+    delivered_means: Literal["answered", "tried"] = "answered"
+    """``tried``: the network answers 200 also when it counted nothing."""
+    dedupe: Dedupe
+    dedupe_basis: str
+    """Why ``dedupe`` is as it is: the page's words, or that the page is silent and the safe rule was taken."""
+    sub_id: bool = False
+    """Whether the network tells conversions of one click apart by order id."""
+    age_limit: AgeLimit | None = None
+    retry: RetryPolicy | None = None
+    examples: tuple[Example, ...] = ()
+
+    def template(
+        self, extra: tuple[QueryParameter, ...] = (), headers: Mapping[str, str] | None = None
+    ) -> Template:
+        """What to render. ``extra`` parameters come before the one that must be last."""
+        return Template(
+            method=self.method,
+            url=self.url,
+            parameters=tuple(parameter.plain() for parameter in (*self.parameters, *extra)),
+            headers=tuple({**self.headers, **(headers or {})}.items()),
+            body=self.body,
+        )
+
+
+def host_allowed(host: str, allowed: tuple[str, ...]) -> bool:
+    """Whether ``host`` is one of ``allowed``: exact names, or ``*.example.net`` for any subdomain of it."""
+    host = host.lower().rstrip(".")
+    return any(
+        host == name.lower() or (name.startswith("*.") and host.endswith(name[1:].lower()))
+        for name in allowed
+    )
+
+
+def read_network(data: dict[str, Any]) -> Network:
+    """Validate a network file already parsed from TOML. Raises ``pydantic.ValidationError``."""
+    network = Network.model_validate(data)
+    for pattern in filter(None, (setting.pattern for setting in network.settings.values())):
+        re.compile(pattern)
+    return network
