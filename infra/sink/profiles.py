@@ -1,0 +1,250 @@
+"""The seed networks, each as one small judge: request and book in, answer and judgement out.
+
+A judge reads the book and changes nothing, so a request can be identified without being counted. The
+rules come from the networks' own pages; where a page is silent the profile's settings say what is
+assumed, and can be changed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field, fields, replace
+from decimal import Decimal, InvalidOperation
+from typing import Any
+
+from infra.sink.answers import Answer
+from infra.sink.errors import SinkConfigError, require_table
+from infra.sink.judgement import Judgement
+from infra.sink.ledger import Book
+from infra.sink.wire import Request, decode_component
+
+DUPLICATE_RULES = ("counted", "ignored", "rejected")
+
+
+@dataclass(frozen=True, slots=True)
+class ProfileSettings:
+    """What can be set for one profile."""
+
+    duplicates: str = "ignored"
+    """A second identical postback is ``counted`` again, ``ignored``, or ``rejected`` with 409."""
+    events: tuple[str, ...] = ()
+    """Event names configured at the network, matched exactly; empty takes any name (knorex-xpo)."""
+    keys: tuple[str, ...] = ()
+    """API keys or bearer tokens that are let in; empty lets in any that is not blank (ezmob)."""
+    redirects: bool = True
+    """Whether the first request is answered 302 (xandr, ad-personam)."""
+    limits: bool = True
+    """Whether order_id, value and other must keep the documented limits (xandr, ad-personam)."""
+
+    def updated(self, profile: str, changes: object) -> ProfileSettings:
+        """These settings with ``changes`` (a JSON table) applied. Raises SinkConfigError."""
+        names = tuple(one.name for one in fields(self))
+        table = require_table(f"profiles.{profile}", changes, (*names, "issued"))
+        taken: dict[str, Any] = {}
+        for name, value in table.items():
+            if name == "issued":
+                continue
+            where = f"profiles.{profile}.{name}"
+            if name in ("events", "keys"):
+                taken[name] = require_strings(where, value)
+            elif name == "duplicates":
+                if value not in DUPLICATE_RULES:
+                    raise SinkConfigError(
+                        where, f"is {value!r}", f"Use one of: {', '.join(DUPLICATE_RULES)}."
+                    )
+                taken[name] = value
+            elif isinstance(value, bool):
+                taken[name] = value
+            else:
+                raise SinkConfigError(where, f"is {value!r}", "Use true or false.")
+        return replace(self, **taken)
+
+
+def require_strings(field_name: str, value: object) -> tuple[str, ...]:
+    """``value`` as a tuple of strings, or SinkConfigError."""
+    if not isinstance(value, list | tuple | set) or not all(isinstance(one, str) for one in value):
+        raise SinkConfigError(field_name, "is not a list of strings", 'Give a list such as ["purchase"].')
+    return tuple(value)
+
+
+Judged = tuple[Answer, Judgement]
+Judge = Callable[[Request, Book, ProfileSettings, str], Judged]
+"""``(request, book, settings, base_url)``; ``base_url`` is scheme and authority, for redirects."""
+
+
+@dataclass(frozen=True, slots=True)
+class Profile:
+    """One virtual network."""
+
+    name: str
+    judge: Judge
+    settings: ProfileSettings = field(default_factory=ProfileSettings)
+
+
+OK = Answer(200, b"OK")
+NO_CONTENT = Answer(204)
+
+
+def _is_macro(click_id: str) -> bool:
+    return click_id.startswith(("[", "{", "${", "%%", "#{")) and click_id.endswith(("]", "}", "%%"))
+
+
+def _objection(click_id: str, book: Book) -> str:
+    """What is wrong with a click id at any network; empty when nothing is."""
+    if not click_id:
+        return "click-id-missing"
+    if _is_macro(click_id):
+        return "unreplaced-macro"
+    return book.issued.objection(click_id)
+
+
+def _is_bare_number(text: str) -> bool:
+    try:
+        return Decimal(text).is_finite() and not text.startswith("+") and "e" not in text.lower()
+    except InvalidOperation:
+        return False
+
+
+def _settle(found: Judgement, book: Book, settings: ProfileSettings, accepted: Answer) -> Judged:
+    """Credit ``found`` unless it is a repeat that these settings do not count."""
+    if not book.is_credited(found.key):
+        return accepted, replace(found, credited=True, reason="credited")
+    if settings.duplicates == "counted":
+        return accepted, replace(found, credited=True, reason="credited", repeat=True)
+    answer = Answer(409, b"duplicate transaction") if settings.duplicates == "rejected" else accepted
+    return answer, replace(found, reason="duplicate", repeat=True)
+
+
+def judge_xandr(request: Request, book: Book, settings: ProfileSettings, base_url: str) -> Judged:
+    """Xandr's sspx handler, also ad:personam's.
+
+    Its page: ``sspdata`` is the last parameter, optional parameters stand before it, the trailing period
+    is part of the token, and a 302 has to be followed for a conversion to be logged. Limits are those of
+    its conversion pixel reference: order_id up to 36 alphanumeric, other up to 20, value a bare number.
+    """
+    click_id, order_id, value = request.first("sspdata"), request.first("order_id"), request.first("value")
+    pixel = request.first("id")
+    found = Judgement(False, "", click_id, order_id, value, (pixel, order_id, click_id) if click_id else ())
+    reason = _objection(click_id, book) or _misplaced_sspdata(request)
+    if not reason and not (pixel.isascii() and pixel.isdigit()):
+        reason = "pixel-id-missing"
+    if not reason and settings.limits:
+        reason = _over_limits(order_id, value, request.first("other"))
+    segment = request.path.rstrip("/").rpartition("/")
+    if reason:
+        return NO_CONTENT, replace(found, reason=reason)
+    if segment[2] == "bounce":
+        if not book.awaits(request.target):
+            return NO_CONTENT, replace(found, reason="redirect-not-issued")
+        return _settle(replace(found, closes=request.target), book, settings, NO_CONTENT)
+    if not settings.redirects:
+        return _settle(found, book, settings, NO_CONTENT)
+    # A bare /sspx has no profile segment, and its second hop must not look like another profile's.
+    target = f"{segment[0] or '/xandr'}/bounce?{request.query}"
+    answer = Answer(302, headers=(("Location", base_url + target),))
+    return answer, replace(found, reason="redirected", opens=target)
+
+
+def _misplaced_sspdata(request: Request) -> str:
+    names = [decode_component(part.partition("=")[0]) for part in request.query.split("&")]
+    if names.count("sspdata") != 1:
+        return "sspdata-repeated" if "sspdata" in names else "sspdata-not-in-query"
+    return "" if names[-1] == "sspdata" else "sspdata-not-last"
+
+
+def _over_limits(order_id: str, value: str, other: str) -> str:
+    if order_id and not (len(order_id) <= 36 and order_id.isascii() and order_id.isalnum()):
+        return "order-id-over-limits"
+    if value and not _is_bare_number(value):
+        return "value-not-a-number"
+    return "other-over-limits" if len(other) > 20 else ""
+
+
+def judge_knorex_xpo(request: Request, book: Book, settings: ProfileSettings, base_url: str) -> Judged:
+    """Knorex XPO under the transaction protocol.
+
+    Its page: the ``kcid`` goes back with the event; a transaction id that is not valid or is duplicated is
+    rejected at once; the event's name has to be the one configured.
+    """
+    click_id, event = request.first("kcid"), request.first("event", "event_name", "name")
+    order_id, value = request.first("order_id", "transaction_id"), request.first("value", "revenue")
+    found = Judgement(
+        False, "", click_id, order_id, value, (click_id, event) if click_id else (), detail=event
+    )
+    if not click_id:
+        return Answer(400, b"kcid is missing"), replace(found, reason="click-id-missing")
+    if reason := _objection(click_id, book):
+        return Answer(404, b"unknown kcid"), replace(found, reason=reason)
+    if not event or (settings.events and event not in settings.events):
+        reason = "event-name-mismatch" if event else "event-name-missing"
+        return Answer(422, b"unknown event name"), replace(found, reason=reason)
+    return _settle(found, book, settings, OK)
+
+
+def judge_pushground(request: Request, book: Book, settings: ProfileSettings, base_url: str) -> Judged:
+    """Pushground. Its page: 200 says that processing was tried, even if it did not succeed."""
+    click_id, value = request.first("click_id"), request.first("payout")
+    found = Judgement(False, "", click_id, request.first("order_id"), value, (click_id,) if click_id else ())
+    reason = _objection(click_id, book)
+    if not reason and not value:
+        reason = "payout-missing"
+    if not reason and not _is_bare_number(value):
+        reason = "payout-not-a-number"
+    if reason:
+        return OK, replace(found, reason=reason)
+    return _settle(found, book, settings, OK)
+
+
+def has_key(request: Request, keys: tuple[str, ...]) -> bool:
+    """Whether a key of ``keys`` (any, when empty) came as X-API-Key, bearer token or query ``key``."""
+    bearer = request.header("authorization")
+    bearer = bearer[7:].strip() if bearer[:7].lower() == "bearer " else ""
+    offered = [one for one in (request.header("x-api-key"), bearer, request.first("key")) if one]
+    return any(one in keys for one in offered) if keys else bool(offered)
+
+
+def judge_ezmob(request: Request, book: Book, settings: ProfileSettings, base_url: str) -> Judged:
+    """EZmob. Its page's sample reads ``c`` and ``value``, answers ``Success`` and advises an API key or OAuth."""
+    click_id, value = request.first("c", "click_id"), request.first("value")
+    found = Judgement(False, "", click_id, request.first("order_id"), value, (click_id,) if click_id else ())
+    if not has_key(request, settings.keys):
+        refused = Answer(401, b"API key required", (("WWW-Authenticate", "Bearer"),))
+        return refused, replace(found, reason="key-missing")
+    success = Answer(200, b"Success")
+    if reason := _objection(click_id, book):
+        return success, replace(found, reason=reason)
+    return _settle(found, book, settings, success)
+
+
+def judge_generic(request: Request, book: Book, settings: ProfileSettings, base_url: str) -> Judged:
+    """Any S2S endpoint: 200 and a credit for every request that has an id, in query, form or flat JSON."""
+    click_id = request.first("click_id", "id", "clickid", "cid")
+    order_id = request.first("order_id", "txid", "transaction_id")
+    value = request.first("value", "payout", "amount")
+    found = Judgement(False, "", click_id, order_id, value, (click_id, order_id) if click_id else ())
+    if reason := _objection(click_id, book):
+        return OK, replace(found, reason=reason)
+    return _settle(found, book, settings, OK)
+
+
+PROFILES: dict[str, Profile] = {
+    profile.name: profile
+    for profile in (
+        Profile("xandr", judge_xandr),
+        Profile("ad-personam", judge_xandr),
+        Profile("knorex-xpo", judge_knorex_xpo, ProfileSettings(duplicates="rejected")),
+        Profile("pushground", judge_pushground),
+        # The page does not say what a repeat does: the sink assumes the costly answer.
+        Profile("ezmob", judge_ezmob, ProfileSettings(duplicates="counted")),
+        Profile("generic", judge_generic, ProfileSettings(duplicates="counted")),
+    )
+}
+
+KNOWN_PATHS = {"/sspx": "xandr"}
+"""Paths that name their network by themselves, so that a real URL works with only its host changed."""
+
+
+def profile_of(path: str) -> Profile:
+    """The profile a path selects: by first segment, by a known path, else ``generic``."""
+    first = path[1:].partition("/")[0]
+    return PROFILES.get(first) or PROFILES[KNOWN_PATHS.get(path, "generic")]
