@@ -6,10 +6,11 @@ validated before it leaves the producer and again at intake, by the same ``read_
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Mapping
-from datetime import datetime, timedelta
-from decimal import Decimal, InvalidOperation
+from datetime import UTC, datetime, timedelta
+from decimal import Decimal
 from typing import Annotated, Any, Literal
 
 from pydantic import (
@@ -25,13 +26,16 @@ from pydantic import (
 )
 from pydantic_core import PydanticCustomError
 
-from schemas.money import MAX_INTEGER_DIGITS, MINOR_DIGITS, precision
+from schemas.money import MAX_DECIMAL_PLACES, MAX_INTEGER_DIGITS, MINOR_DIGITS, plain, precision
 from schemas.problem import InvalidInputError, Problem
 
 ENVELOPE_VERSION = 1
 MAX_EVENTS_PER_MESSAGE = 500
 FUTURE_TOLERANCE = timedelta(minutes=5)
 """How far a producer's clock may run ahead of ours before its ``occurred_at`` is taken for a mistake."""
+
+EARLIEST = datetime(2000, 1, 1, tzinfo=UTC)
+LATEST = datetime(2200, 1, 1, tzinfo=UTC)
 
 UNREPLACED_MACRO = re.compile(
     r"""^(?: \$?\{\{?[^{}]*\}\}? | \[\[?[A-Za-z_][A-Za-z0-9_.:-]*\]\]? | %%[^%]+%% | <[A-Za-z_][^<>]*> | __[A-Z_]+__
@@ -47,17 +51,17 @@ def _money(value: object) -> Decimal:
     if isinstance(value, int):
         value = str(value)
     if isinstance(value, Decimal):
-        return value
-    if not isinstance(value, str) or not re.fullmatch(r"[0-9]+(\.[0-9]+)?", value):
+        value = plain(value)
+    if not isinstance(value, str) or not re.fullmatch(r"[0-9]+(\.[0-9]+)?", value, re.ASCII):
         raise PydanticCustomError(
             "money_shape", "money must be digits with an optional decimal point, such as '49.90'"
         )
-    if len(value.partition(".")[0].lstrip("0")) > MAX_INTEGER_DIGITS:
+    whole, _, places = value.partition(".")
+    if len(whole.lstrip("0")) > MAX_INTEGER_DIGITS:
         raise PydanticCustomError("money_size", "amount has more than 15 digits before the point")
-    try:
-        return Decimal(value)
-    except InvalidOperation as error:  # pragma: no cover - the pattern above admits only decimals
-        raise PydanticCustomError("money_shape", "money must be a decimal number") from error
+    if len(places) > MAX_DECIMAL_PLACES:
+        raise PydanticCustomError("too_precise", "amount has more than 6 decimal places, as no currency does")
+    return Decimal(value)
 
 
 def _currency(value: str) -> str:
@@ -92,9 +96,16 @@ def _not_naive(value: object) -> object:
     return value
 
 
+def _in_range(value: datetime) -> datetime:
+    # Also keeps every sum of an instant and a wait inside what datetime and PostgreSQL can both hold.
+    if not EARLIEST <= value < LATEST:
+        raise PydanticCustomError("instant_range", "an instant must lie between the years 2000 and 2200")
+    return value
+
+
 Money = Annotated[Decimal, BeforeValidator(_money)]
 CurrencyCode = Annotated[str, AfterValidator(_currency)]
-Instant = Annotated[AwareDatetime, BeforeValidator(_not_naive)]
+Instant = Annotated[AwareDatetime, BeforeValidator(_not_naive), AfterValidator(_in_range)]
 Token = Annotated[str, Field(min_length=1, max_length=4096)]
 Key = Annotated[str, Field(min_length=1, max_length=200, pattern=r"^[^\x00-\x1f\x7f]+$")]
 ParamValue = Annotated[str, Field(max_length=1000, pattern=r"^[^\x00]*$")]
@@ -117,7 +128,9 @@ class ConversionEvent(_Envelope):
     order_id: Key | None = None
     value: Money | None = None
     currency: CurrencyCode | None = None
-    click_ids: Annotated[dict[str, Token], AfterValidator(_click_ids)] = Field(default_factory=dict)
+    click_ids: Annotated[dict[Key, Token], Field(max_length=50), AfterValidator(_click_ids)] = Field(
+        default_factory=dict
+    )
     clicked_at: Instant | None = None
     partner_id: Key | None = None
     sequence: Annotated[int, Field(ge=0, le=2**31 - 1)] | None = None
@@ -198,6 +211,9 @@ _REMEDIES = {
     "too_precise": "Round it to the currency's minor unit before sending",
     "value_without_currency": "Add the currency, or leave both out",
     "unreplaced_macro": "Check the landing page URL in the network's ad: its macro was not filled in",
+    "instant_range": "Check the year",
+    "money_size": "Check the unit: amounts are in the currency itself, not in cents",
+    "unprintable_click_id": "Send the token exactly as the landing page received it",
     "timezone_aware": "Add a UTC offset such as Z or +01:00",
     "instant_shape": "Write it like 2026-11-22T10:00:00Z",
     "extra_forbidden": "Remove it, or put it under params",
@@ -217,7 +233,7 @@ def _check_precision(amount: Decimal | None, currency: str | None, name: str) ->
         raise PydanticCustomError(
             "too_precise",
             "{amount} has more than {digits} decimal places, which {currency} does not have",
-            {"amount": str(amount), "digits": MINOR_DIGITS[currency], "currency": currency},
+            {"name": name, "amount": str(amount), "digits": MINOR_DIGITS[currency], "currency": currency},
         )
 
 
@@ -252,35 +268,40 @@ def read_event(raw: object, now: datetime) -> Event:
         event: Event = adapter.validate_python(raw)
     except ValidationError as error:
         raise InvalidInputError(_problems(error)) from None
-    if event.occurred_at > now + FUTURE_TOLERANCE:
-        raise InvalidInputError(
-            [
-                Problem(
-                    "future_occurred_at",
-                    "occurred_at",
-                    f"{event.occurred_at.isoformat()} lies in the future (it is {now.isoformat()} here)",
-                    "Check the sender's clock and UTC offset; send the event once it has happened",
-                )
-            ]
+    instants = {"occurred_at": event.occurred_at}
+    if isinstance(event, ConversionEvent) and event.clicked_at is not None:
+        instants["clicked_at"] = event.clicked_at
+    ahead = [
+        Problem(
+            f"future_{field}",
+            field,
+            f"{instant.isoformat()} lies in the future (it is {now.isoformat()} here)",
+            "Check the sender's clock and UTC offset; send the event once it has happened",
         )
+        for field, instant in instants.items()
+        if instant > now + FUTURE_TOLERANCE
+    ]
+    if ahead:
+        raise InvalidInputError(ahead)
+    return event
+
+
+def read_stored(text: str) -> Event:
+    """Read an event that was validated when it was taken, from its stored JSON text."""
+    raw = json.loads(text)
+    event: Event = _ADAPTERS[raw["type"]].validate_python(raw)
     return event
 
 
 def _problems(error: ValidationError) -> list[Problem]:
     problems = []
-    for fault in error.errors(include_url=False, include_context=False):
+    for fault in error.errors(include_url=False):
         code = fault["type"]
-        where = ".".join(str(part) for part in fault["loc"]) or _FIELD_OF_RULE.get(code, "event")
+        # A rule over several fields has no place of its own and says in its context which field it means.
+        where = ".".join(str(part) for part in fault["loc"]) or fault.get("ctx", {}).get("name", "order_id")
         remedy = _REMEDIES.get(code, "See the event envelope in docs/events.md")
         problems.append(Problem(code, where, fault["msg"], remedy))
     return problems
-
-
-_FIELD_OF_RULE = {
-    "too_precise": "value",
-    "value_without_currency": "currency",
-    "no_target": "order_id",
-}
 
 
 def wire(event: Event) -> dict[str, Any]:

@@ -1,0 +1,1 @@
+"""The database: engine, migrations. Rows and SQL never leave ``infra``."""

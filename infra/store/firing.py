@@ -1,0 +1,291 @@
+"""The fire gate, and settling: the two transactions around every attempt. No transaction is open across the wire."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import TypeVar
+
+from psycopg2.errors import DeadlockDetected, SerializationFailure
+from sqlalchemy import Connection, Engine, text
+from sqlalchemy.exc import DBAPIError
+
+from infra import version
+from infra.db.engine import as_json, copy_rows
+from infra.store.standings import promote_duplicates
+from schemas.event import ConversionEvent, read_stored
+from schemas.exchange import Hop
+from schemas.lifecycle import State
+from schemas.postback import Gated, LostAttempt, Prepared, SettledAttempt, Stopped
+
+T = TypeVar("T")
+_TRIES_AFTER_DEADLOCK = 5
+
+_LOCK_LEASED = text("""
+    SELECT p.id, p.version_id, p.attempts, p.had_unknown, p.first_attempt_at, p.expires_at, c.net_value,
+        c.event::text AS event, nextval('attempt_ids') AS attempt_id, now() AS now
+    FROM postbacks p JOIN conversions c ON c.id = p.conversion_id
+    WHERE p.id = ANY(:ids) AND p.state = 'leased' AND p.lease_token = :token AND p.release_at <= now()
+    ORDER BY p.id FOR UPDATE OF p""")
+
+_RECORD_INTENTS = text("""
+    WITH r AS (
+        SELECT * FROM json_to_recordset(:rows) AS r(id bigint, attempt_id bigint, number smallint, url text)),
+    intent AS (
+        INSERT INTO intents (attempt_id, postback_id, number, intent_at, worker, url)
+        SELECT attempt_id, id, number, now(), :worker, url FROM r)
+    UPDATE postbacks p
+    SET state = 'firing', attempts = r.number, attempt_id = r.attempt_id,
+        first_attempt_at = coalesce(p.first_attempt_at, now())
+    FROM r WHERE p.id = r.id""")
+
+_STOP = text("""
+    UPDATE postbacks p
+    SET state = r.state, reason = coalesce(r.reason, p.reason), lease_token = NULL,
+        due_at = now() + make_interval(secs => r.delay_s),
+        settled_at = CASE WHEN r.delay_s IS NULL THEN now() END
+    FROM json_to_recordset(:rows) AS r(id bigint, state text, reason text, delay_s float8)
+    WHERE p.id = r.id""")
+
+# Fenced by id, state and lease token: of a rescued attempt's late worker no row is touched, and nothing is settled
+# twice. A void that arrived while the attempt was on the wire wins over a further attempt.
+_SETTLE = text("""
+    UPDATE postbacks p
+    SET state = CASE WHEN r.state = 'retrying' AND p.void_reason IS NOT NULL THEN 'voided' ELSE r.state END,
+        due_at = CASE WHEN p.void_reason IS NULL THEN r.next_attempt_at END,
+        reason = CASE WHEN r.state = 'retrying' AND p.void_reason IS NOT NULL THEN p.void_reason ELSE r.reason END,
+        settled_at = CASE WHEN r.state <> 'retrying' OR p.void_reason IS NOT NULL THEN now() END,
+        had_unknown = p.had_unknown OR r.unknown, lease_token = NULL
+    FROM json_to_recordset(:rows) AS r(id bigint, token bigint, state text, next_attempt_at timestamptz,
+        reason text, unknown boolean)
+    WHERE p.id = r.id AND p.state = 'firing' AND p.lease_token = r.token
+    RETURNING p.id, p.state""")
+
+_LOCK_LOST = text("""
+    SELECT p.id, p.lease_token, p.attempt_id, p.attempts, p.version_id, p.first_attempt_at, p.expires_at,
+        p.had_unknown, c.event::text AS event, i.worker, i.intent_at, now() AS now
+    FROM postbacks p JOIN conversions c ON c.id = p.conversion_id
+        JOIN intents i ON i.attempt_id = p.attempt_id AND i.postback_id = p.id
+    WHERE p.due_at <= now() AND p.state = 'firing'
+    ORDER BY p.id LIMIT :limit FOR UPDATE OF p SKIP LOCKED""")
+
+ATTEMPT_COLUMNS = (
+    "id", "postback_id", "version_id", "number", "status_code", "intent_at", "ended_at", "next_attempt_at",
+    "delay_s", "trigger", "worker", "worker_version", "verdict", "rule", "state", "error_class", "error_message",
+    "click_id", "notes",
+)  # fmt: skip
+HOP_COLUMNS = (
+    "attempt_id", "intent_at", "started_at", "body_length", "number", "status_code", "reused", "truncated",
+    "dns_ms", "connect_ms", "first_byte_ms", "total_ms", "method", "url", "request_head", "request_body",
+    "addresses", "peer", "local", "tls_version", "response_head", "body", "body_sha256", "body_error", "failure",
+)  # fmt: skip
+
+
+@dataclass(frozen=True, slots=True)
+class Gate:
+    """What came out of the gate: ``prepared`` may be sent; ``stale`` leases had been taken back or voided."""
+
+    prepared: list[Prepared]
+    stopped: list[Stopped]
+    stale: int
+
+
+@dataclass(frozen=True, slots=True)
+class Settlement:
+    """``states`` by postback id as they were written; ``stale`` attempts came too late and settled nothing."""
+
+    states: dict[int, State]
+    stale: list[SettledAttempt]
+
+
+def gate(
+    engine: Engine,
+    token: int,
+    postback_ids: Sequence[int],
+    worker: str,
+    prepare: Callable[[Gated], Prepared | Stopped],
+) -> Gate:
+    """Pass leased postbacks through the fire gate and record the intent of each attempt, in one transaction.
+
+    ``prepare`` renders each one or says why it is stopped; it must not touch the database. When this returns,
+    the intents are committed, and only then may a byte leave.
+    """
+
+    def run(connection: Connection) -> Gate:
+        rows = connection.execute(_LOCK_LEASED, {"ids": list(postback_ids), "token": token}).all()
+        results = [
+            prepare(
+                Gated(
+                    postback_id=row.id,
+                    token=token,
+                    attempt_id=row.attempt_id,
+                    number=row.attempts + 1,
+                    version_id=row.version_id,
+                    had_unknown=row.had_unknown,
+                    first_attempt_at=row.first_attempt_at,
+                    expires_at=row.expires_at,
+                    net_value=row.net_value,
+                    event=_conversion(row.event),
+                    now=row.now,
+                )
+            )
+            for row in rows
+        ]
+        prepared = [result for result in results if isinstance(result, Prepared)]
+        stopped = [result for result in results if isinstance(result, Stopped)]
+        _record_intents(connection, prepared, worker)
+        _stop(connection, stopped)
+        return Gate(prepared, stopped, len(postback_ids) - len(rows))
+
+    return _retried(engine, run)
+
+
+def extend(engine: Engine, tokens: Sequence[tuple[int, int]], lease_s: float) -> int:
+    """Renew the leases of attempts still on the wire, given as ``(postback id, token)``. Returns how many held."""
+    rows = as_json([{"id": number, "token": token} for number, token in sorted(tokens)])
+    statement = text("""
+        UPDATE postbacks p SET due_at = now() + make_interval(secs => :lease_s)
+        FROM json_to_recordset(:rows) AS r(id bigint, token bigint)
+        WHERE p.id = r.id AND p.state = 'firing' AND p.lease_token = r.token""")
+    with engine.begin() as connection:
+        return connection.execute(statement, {"rows": rows, "lease_s": lease_s}).rowcount
+
+
+def settle(engine: Engine, attempts: Sequence[SettledAttempt]) -> Settlement:
+    """Write down what became of attempts, with all their evidence, in one fenced transaction.
+
+    The hops of an attempt that was rescued meanwhile are kept too: they are evidence of a late answer.
+    """
+    return _retried(engine, lambda connection: _settle(connection, attempts))
+
+
+def settle_lost(
+    engine: Engine, judge: Callable[[LostAttempt], SettledAttempt], *, limit: int = 500
+) -> list[SettledAttempt]:
+    """Take back attempts whose worker fell silent; ``judge`` says what becomes of each."""
+
+    def run(connection: Connection) -> list[SettledAttempt]:
+        rows = connection.execute(_LOCK_LOST, {"limit": limit}).all()
+        settled = [
+            judge(
+                LostAttempt(
+                    postback_id=row.id,
+                    token=row.lease_token,
+                    attempt_id=row.attempt_id,
+                    number=row.attempts,
+                    version_id=row.version_id,
+                    worker=row.worker,
+                    intent_at=row.intent_at,
+                    first_attempt_at=row.first_attempt_at,
+                    expires_at=row.expires_at,
+                    had_unknown=row.had_unknown,
+                    event=_conversion(row.event),
+                    now=row.now,
+                )
+            )
+            for row in rows
+        ]
+        if settled:
+            _settle(connection, settled)
+        return settled
+
+    return _retried(engine, run)
+
+
+def _conversion(stored: str) -> ConversionEvent:
+    event = read_stored(stored)
+    assert isinstance(event, ConversionEvent)
+    return event
+
+
+def _record_intents(connection: Connection, prepared: list[Prepared], worker: str) -> None:
+    if prepared:
+        rows = [
+            {"id": p.gated.postback_id, "attempt_id": p.gated.attempt_id, "number": p.gated.number, "url": p.shown_url}
+            for p in prepared
+        ]
+        connection.execute(_RECORD_INTENTS, {"rows": as_json(rows), "worker": worker})
+
+
+def _stop(connection: Connection, stopped: list[Stopped]) -> None:
+    if stopped:
+        rows = [
+            {
+                "id": s.gated.postback_id,
+                "state": s.state,
+                "reason": s.reason if s.delay_s is None else None,
+                "delay_s": s.delay_s,
+            }
+            for s in stopped
+        ]
+        connection.execute(_STOP, {"rows": as_json(rows)})
+
+
+def _settle(connection: Connection, attempts: Sequence[SettledAttempt]) -> Settlement:
+    rows = [
+        {
+            "id": a.postback_id,
+            "token": a.token,
+            "state": a.state,
+            "next_attempt_at": a.next_attempt_at,
+            "reason": a.reason,
+            "unknown": a.verdict == "unknown",
+        }
+        for a in sorted(attempts, key=lambda a: a.postback_id)
+    ]
+    written = connection.execute(_SETTLE, {"rows": as_json(rows)}).all()
+    states = {row.id: State(row.state) for row in written}
+    promote_duplicates(connection, sorted(number for number, state in states.items() if state is State.VOIDED))
+    settled = [a for a in attempts if a.postback_id in states]
+    copy_rows(connection, "attempts", ATTEMPT_COLUMNS, (_attempt_row(a, states[a.postback_id]) for a in settled))
+    copy_rows(connection, "hops", HOP_COLUMNS, (_hop_row(a, hop) for a in attempts for hop in a.hops))
+    return Settlement(states, [a for a in attempts if a.postback_id not in states])
+
+
+def _attempt_row(a: SettledAttempt, state: State) -> tuple[object, ...]:
+    notes = None if not a.notes else "{" + ",".join(_array_item(note) for note in a.notes) + "}"
+    next_attempt_at = a.next_attempt_at if state is State.RETRYING else None
+    return (
+        a.attempt_id, a.postback_id, a.version_id, a.number, a.status_code, a.intent_at, a.ended_at, next_attempt_at,
+        a.delay_s if next_attempt_at else None, a.trigger, a.worker, version.VERSION, a.verdict.value, a.rule,
+        state.value, a.error_class, a.error_message, a.click_id, notes,
+    )  # fmt: skip
+
+
+def _hop_row(a: SettledAttempt, hop: Hop) -> tuple[object, ...]:
+    failure = hop.failure and f"{hop.failure.kind}: {hop.failure.message}"
+    digest = None if hop.body_sha256 is None else bytes.fromhex(hop.body_sha256)
+    return (
+        a.attempt_id, a.intent_at, hop.started_at, hop.body_length, hop.number, hop.status_code, hop.reused,
+        hop.truncated, hop.dns_ms, hop.connect_ms, hop.first_byte_ms, hop.total_ms, hop.method, hop.url,
+        hop.request_head, hop.request_body, " ".join(hop.addresses), hop.peer, hop.local, hop.tls_version,
+        hop.response_head, hop.body, digest, hop.body_error, failure,
+    )  # fmt: skip
+
+
+def _array_item(text_: str) -> str:
+    return '"' + text_.replace("\\", "\\\\").replace('"', '\\"') + '"'
+
+
+def _retried(engine: Engine, run: Callable[[Connection], T]) -> T:
+    """One transaction; again when PostgreSQL broke a deadlock at our cost, for nothing was written then."""
+    for attempt in range(_TRIES_AFTER_DEADLOCK):
+        try:
+            with engine.begin() as connection:
+                return run(connection)
+        except DBAPIError as error:
+            if not isinstance(error.orig, DeadlockDetected | SerializationFailure):
+                raise
+            if attempt == _TRIES_AFTER_DEADLOCK - 1:
+                raise
+            time.sleep(0.02 * (attempt + 1))
+    raise AssertionError("unreachable: the last try returns or raises")
+
+
+def database_now(engine: Engine) -> datetime:
+    """The clock by which everything is due."""
+    with engine.connect() as connection:
+        instant: datetime = connection.execute(text("SELECT clock_timestamp()")).scalar_one()
+        return instant

@@ -1,0 +1,74 @@
+"""Claiming what is due, and taking back leases that ran out. The database's clock decides."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from dataclasses import dataclass
+
+from sqlalchemy import Engine, text
+
+from schemas.postback import Lease
+
+# State literals stand in the statements: a server-prepared generic plan could not use the partial index.
+_CLAIM = text("""
+    WITH due AS (
+        SELECT id, due_at FROM postbacks
+        WHERE due_at <= now() AND state IN ('held', 'retrying')
+        ORDER BY due_at, id LIMIT :limit FOR UPDATE SKIP LOCKED)
+    UPDATE postbacks p
+    SET state = 'leased', lease_token = :token, due_at = now() + make_interval(secs => :lease_s)
+    FROM due WHERE p.id = due.id
+    RETURNING p.id, p.version_id, due.due_at""")
+
+_RESCUE_LEASED = text("""
+    WITH silent AS (
+        SELECT id FROM postbacks
+        WHERE due_at <= now() AND state = 'leased'
+        ORDER BY due_at LIMIT :limit FOR UPDATE SKIP LOCKED)
+    UPDATE postbacks p
+    SET state = CASE WHEN attempts = 0 THEN 'held' ELSE 'retrying' END, lease_token = NULL,
+        due_at = CASE WHEN attempts = 0 THEN release_at ELSE due_at END
+    FROM silent WHERE p.id = silent.id""")
+
+
+@dataclass(frozen=True, slots=True)
+class Backlog:
+    """How much is due and not yet claimed, and how late the oldest of it is, in seconds."""
+
+    due: int
+    oldest_s: float
+
+
+def claim(engine: Engine, *, limit: int, lease_s: float, per_lease: int) -> list[Lease]:
+    """Lease up to ``limit`` due postbacks, oldest first, for ``lease_s`` seconds.
+
+    Any number of clocks may do so at once: rows that another one is claiming are skipped. The leases come in
+    the order of their oldest postback, at most ``per_lease`` postbacks of one destination version each.
+    """
+    with engine.begin() as connection:
+        token = connection.execute(text("SELECT nextval('lease_tokens')")).scalar_one()
+        rows = connection.execute(_CLAIM, {"limit": limit, "token": token, "lease_s": lease_s}).all()
+    by_version: dict[int, list[int]] = defaultdict(list)
+    for row in sorted(rows, key=lambda row: (row.due_at, row.id)):
+        by_version[row.version_id].append(row.id)
+    return [
+        Lease(token, version_id, tuple(ids[start : start + per_lease]))
+        for version_id, ids in by_version.items()
+        for start in range(0, len(ids), per_lease)
+    ]
+
+
+def rescue_leased(engine: Engine, *, limit: int = 1000) -> int:
+    """Give leases that ran out before the gate back to where they came from. Returns how many."""
+    with engine.begin() as connection:
+        return connection.execute(_RESCUE_LEASED, {"limit": limit}).rowcount
+
+
+def backlog(engine: Engine) -> Backlog:
+    """What is overdue, for ``doctor`` and the metrics."""
+    query = text("""
+        SELECT count(*) AS due, coalesce(extract(epoch FROM now() - min(due_at)), 0)::float AS oldest_s
+        FROM postbacks WHERE due_at <= now() AND state IN ('held', 'retrying')""")
+    with engine.connect() as connection:
+        row = connection.execute(query).one()
+        return Backlog(row.due, row.oldest_s)

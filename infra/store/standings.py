@@ -1,0 +1,222 @@
+"""Bringing postbacks in line with what the signals about their conversions come to, in bulk."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from decimal import Decimal
+
+from sqlalchemy import Connection, text
+
+from infra.db.engine import as_json
+from schemas.event import ConversionEvent, Signal, read_stored
+from schemas.signals import Standing, VoidReason, standing
+
+VOIDABLE_SQL = "('held', 'leased', 'retrying')"
+"""``schemas.lifecycle.VOIDABLE`` as literals, so that plans can use it; a test holds the two together."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Conversion:
+    id: int
+    event_id: str
+    order_id: str | None
+    value: Decimal | None
+    net_value: Decimal | None
+    currency: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class _Received:
+    id: int
+    status: str
+    event: Signal
+
+    def names(self, conversion: _Conversion) -> bool:
+        if self.event.conversion_event_id is not None:
+            return self.event.conversion_event_id == conversion.event_id
+        return self.event.order_id == conversion.order_id
+
+
+@dataclass(slots=True)
+class _Done:
+    """What voiding did to the postbacks of one conversion."""
+
+    voided: list[int] = field(default_factory=list)
+    wished: list[int] = field(default_factory=list)
+    late: list[int] = field(default_factory=list)
+
+    def outcome(self, result: Standing, signal: Signal) -> tuple[bool, str]:
+        """Whether the signal changed anything, and in words."""
+        if note := result.notes.get(signal.event_id):
+            return False, note
+        if result.void is None:
+            return True, f"net value is now {result.net_value}"
+        parts = []
+        if self.voided:
+            parts.append(f"voided {_names(self.voided)} as {result.void}")
+        if self.wished:
+            parts.append(f"{_names(self.wished)} was on the wire, no further attempt will be made")
+        if self.late:
+            parts.append(f"late: {_names(self.late)} had been delivered")
+        return bool(self.voided or self.wished), "; ".join(parts) or f"{result.void}: nothing was left to void"
+
+
+def apply(connection: Connection, conversions: Sequence[ConversionEvent], signals: Sequence[Signal]) -> int:
+    """Apply new signals to their conversions, and signals that came first to new conversions.
+
+    Runs inside intake's transaction. Returns the number of postbacks voided.
+    """
+    early = _signals_about(connection, (c.order_id for c in conversions), (c.event_id for c in conversions))
+    targets = [*signals, *(received.event for received in early)]
+    if not targets:
+        return 0
+    named = _conversions_named(connection, targets)
+    received = _signals_about(connection, (c.order_id for c in named), (c.event_id for c in named))
+    results = {c: standing(c.value, c.currency, [s.event for s in received if s.names(c)]) for c in named}
+    _set_net_values(connection, results)
+    done = _void(connection, {c.id: result.void for c, result in results.items() if result.void is not None})
+    _record(connection, received, results, done)
+    return sum(len(each.voided) for each in done.values())
+
+
+def _signals_about(
+    connection: Connection, orders: Iterable[str | None], events: Iterable[str]
+) -> list[_Received]:
+    rows = connection.execute(
+        text("""
+        SELECT id, status, event::text AS event FROM signals
+        WHERE order_id = ANY(ARRAY(SELECT json_array_elements_text(:orders))) AND conversion_event_id IS NULL
+        UNION ALL
+        SELECT id, status, event::text FROM signals
+        WHERE conversion_event_id = ANY(ARRAY(SELECT json_array_elements_text(:events)))
+        ORDER BY id"""),
+        {"orders": as_json(sorted({order for order in orders if order})), "events": as_json(sorted(set(events)))},
+    )
+    received = []
+    for row in rows:
+        event = read_stored(row.event)
+        assert not isinstance(event, ConversionEvent)
+        received.append(_Received(row.id, row.status, event))
+    return received
+
+
+def _conversions_named(connection: Connection, signals: Iterable[Signal]) -> list[_Conversion]:
+    by_event = {s.conversion_event_id for s in signals if s.conversion_event_id is not None}
+    by_order = {s.order_id for s in signals if s.order_id is not None and s.conversion_event_id is None}
+    rows = connection.execute(
+        text("""
+        SELECT id, event_id, order_id, value, net_value, currency FROM conversions
+        WHERE order_id = ANY(ARRAY(SELECT json_array_elements_text(:orders)))
+        UNION
+        SELECT id, event_id, order_id, value, net_value, currency FROM conversions
+        WHERE event_id = ANY(ARRAY(SELECT json_array_elements_text(:events)))
+        ORDER BY id"""),
+        {"orders": as_json(sorted(by_order)), "events": as_json(sorted(by_event))},
+    )
+    return [_Conversion(*row) for row in rows]
+
+
+def _set_net_values(connection: Connection, results: dict[_Conversion, Standing]) -> None:
+    rows = [{"id": c.id, "net": str(r.net_value)} for c, r in results.items() if r.net_value != c.net_value]
+    if rows:
+        connection.execute(
+            text("""
+            UPDATE conversions c SET net_value = r.net
+            FROM json_to_recordset(:rows) AS r(id bigint, net numeric) WHERE c.id = r.id"""),
+            {"rows": as_json(rows)},
+        )
+
+
+def _void(connection: Connection, reasons: dict[int, VoidReason]) -> dict[int, _Done]:
+    """Void what has not been fired. Rows are locked in id order, as the fire gate locks them."""
+    done: dict[int, _Done] = defaultdict(_Done)
+    if not reasons:
+        return done
+    locked = connection.execute(
+        text("""
+        SELECT id, conversion_id, state FROM postbacks
+        WHERE conversion_id = ANY(:ids) ORDER BY id FOR UPDATE"""),
+        {"ids": list(reasons)},
+    ).all()
+    rows = as_json([{"id": number, "reason": reason} for number, reason in reasons.items()])
+    voided = set(
+        connection.execute(
+            text(f"""
+            UPDATE postbacks p SET state = 'voided', void_reason = r.reason, reason = r.reason, due_at = NULL,
+                lease_token = NULL, settled_at = now()
+            FROM json_to_recordset(:rows) AS r(id bigint, reason text)
+            WHERE p.conversion_id = r.id AND p.state IN {VOIDABLE_SQL} RETURNING p.id"""),
+            {"rows": rows},
+        ).scalars()
+    )
+    connection.execute(
+        text("""
+        UPDATE postbacks p SET void_reason = r.reason
+        FROM json_to_recordset(:rows) AS r(id bigint, reason text)
+        WHERE p.conversion_id = r.id AND p.state = 'firing' AND p.void_reason IS NULL"""),
+        {"rows": rows},
+    )
+    promote_duplicates(connection, sorted(voided))
+    for row in locked:
+        if row.id in voided:
+            done[row.conversion_id].voided.append(row.id)
+        elif row.state == "firing":
+            done[row.conversion_id].wished.append(row.id)
+        elif row.state == "delivered":
+            done[row.conversion_id].late.append(row.id)
+    return done
+
+
+def promote_duplicates(connection: Connection, voided: list[int]) -> None:
+    """A duplicate of a postback that will never fire is no duplicate: the earliest one takes its place."""
+    if not voided:
+        return
+    connection.execute(
+        text("""
+        WITH heir AS (
+            SELECT DISTINCT ON (duplicate_of) id, duplicate_of FROM postbacks
+            WHERE duplicate_of = ANY(:voided) AND state = 'duplicate' ORDER BY duplicate_of, id),
+        moved AS (UPDATE dedupe_keys d SET postback_id = heir.id FROM heir WHERE d.postback_id = heir.duplicate_of),
+        others AS (
+            UPDATE postbacks p SET duplicate_of = heir.id,
+                reason = 'the network would take it for pb_' || heir.id || ' again'
+            FROM heir WHERE p.duplicate_of = heir.duplicate_of AND p.id <> heir.id AND p.state = 'duplicate')
+        UPDATE postbacks p SET state = 'held', due_at = p.release_at, duplicate_of = NULL, settled_at = NULL,
+            reason = 'took the place of pb_' || heir.duplicate_of || ', which was voided'
+        FROM heir WHERE p.id = heir.id"""),
+        {"voided": voided},
+    )
+
+
+def _record(
+    connection: Connection,
+    received: list[_Received],
+    results: dict[_Conversion, Standing],
+    done: dict[int, _Done],
+) -> None:
+    """Write down, once, what each signal came to. A signal that nothing answers to goes on waiting."""
+    rows = []
+    for signal in (signal for signal in received if signal.status == "waiting"):
+        outcomes = [
+            (c.id, *done[c.id].outcome(result, signal.event)) for c, result in results.items() if signal.names(c)
+        ]
+        rows.append(
+            {
+                "id": signal.id,
+                "status": "applied" if any(applied for _, applied, _ in outcomes) else "noted",
+                "outcome": "; ".join(f"cv_{number}: {words}" for number, _, words in outcomes),
+            }
+        )
+    if rows:
+        connection.execute(
+            text("""
+            UPDATE signals s SET status = r.status, outcome = r.outcome
+            FROM json_to_recordset(:rows) AS r(id bigint, status text, outcome text) WHERE s.id = r.id"""),
+            {"rows": as_json(rows)},
+        )
+
+
+def _names(ids: list[int]) -> str:
+    return ", ".join(f"pb_{number}" for number in ids)

@@ -1,0 +1,121 @@
+"""The stages of a postback on its way out: leased → gated → prepared → settled. Each needs the one before it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import datetime
+from decimal import Decimal
+from typing import Literal
+
+from schemas.destination import DestinationVersion
+from schemas.event import ConversionEvent
+from schemas.exchange import Hop, OutboundRequest
+from schemas.lifecycle import State
+from schemas.verdict import VerdictKind
+
+Trigger = Literal["release", "retry"]
+
+
+@dataclass(frozen=True, slots=True)
+class Lease:
+    """A timed claim on due postbacks of one destination, oldest first. The token fences every later write."""
+
+    token: int
+    version_id: int
+    postback_ids: tuple[int, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Gated:
+    """A postback that the fire gate holds under row lock: due, not voided, and its lease still ours."""
+
+    postback_id: int
+    token: int
+    attempt_id: int
+    number: int
+    """Of the attempt about to be made, from 1."""
+    version_id: int
+    had_unknown: bool
+    first_attempt_at: datetime | None
+    expires_at: datetime | None
+    net_value: Decimal | None
+    event: ConversionEvent
+    now: datetime
+    """The database's clock when the gate looked."""
+
+    @property
+    def trigger(self) -> Trigger:
+        return "release" if self.number == 1 else "retry"
+
+
+@dataclass(frozen=True, slots=True)
+class Prepared:
+    """An attempt whose intent is recorded: ``request`` may be sent, and only once."""
+
+    gated: Gated
+    version: DestinationVersion
+    request: OutboundRequest
+    shown_url: str
+    """The URL with its secrets masked, as it is kept."""
+    click_id: str | None
+    notes: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Stopped:
+    """A gated postback that must not be sent: back to waiting (``due_at`` set), or final."""
+
+    gated: Gated
+    state: State
+    reason: str
+    delay_s: float | None = None
+    """For one that goes back to waiting: seconds from now until it is due again."""
+
+
+@dataclass(frozen=True, slots=True)
+class SettledAttempt:
+    """An attempt that ended, with its evidence (secrets masked) and what becomes of the postback."""
+
+    postback_id: int
+    token: int
+    attempt_id: int
+    number: int
+    version_id: int
+    trigger: Trigger
+    worker: str
+    intent_at: datetime
+    ended_at: datetime
+    verdict: VerdictKind
+    rule: str
+    state: State
+    reason: str
+    next_attempt_at: datetime | None = None
+    delay_s: float | None = None
+    status_code: int | None = None
+    error_class: str | None = None
+    error_message: str | None = None
+    click_id: str | None = None
+    notes: tuple[str, ...] = ()
+    hops: tuple[Hop, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class LostAttempt:
+    """An attempt whose worker fell silent: its intent was recorded, its outcome never was."""
+
+    postback_id: int
+    token: int
+    attempt_id: int
+    number: int
+    version_id: int
+    worker: str
+    intent_at: datetime
+    first_attempt_at: datetime
+    expires_at: datetime | None
+    had_unknown: bool
+    event: ConversionEvent
+    now: datetime
+
+    @property
+    def trigger(self) -> Trigger:
+        return "release" if self.number == 1 else "retry"
