@@ -125,7 +125,7 @@ def judge_xandr(request: Request, book: Book, settings: ProfileSettings, base_ur
     click_id, order_id, value = request.first("sspdata"), request.first("order_id"), request.first("value")
     pixel = request.first("id")
     found = Judgement(False, "", click_id, order_id, value, (pixel, order_id, click_id) if click_id else ())
-    reason = _objection(click_id, book) or _misplaced_sspdata(request)
+    reason = _misplaced_sspdata(request) or _objection(click_id, book)
     if not reason and not (pixel.isascii() and pixel.isdigit()):
         reason = "pixel-id-missing"
     if not reason and settings.limits:
@@ -147,8 +147,10 @@ def judge_xandr(request: Request, book: Book, settings: ProfileSettings, base_ur
 
 def _misplaced_sspdata(request: Request) -> str:
     names = [decode_component(part.partition("=")[0]) for part in request.query.split("&")]
-    if names.count("sspdata") != 1:
-        return "sspdata-repeated" if "sspdata" in names else "sspdata-not-in-query"
+    if "sspdata" not in names:
+        return "sspdata-not-in-query" if request.first("sspdata") else ""
+    if names.count("sspdata") > 1:
+        return "sspdata-repeated"
     return "" if names[-1] == "sspdata" else "sspdata-not-last"
 
 

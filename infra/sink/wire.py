@@ -228,5 +228,7 @@ def _read_chunks(buffer: bytes, start: int, position: int) -> tuple[bytes, int] 
             return None if trailer_end < 0 else (b"".join(pieces), trailer_end + 4)
         if len(buffer) < position + size + 2:
             return None
+        if not buffer.startswith(b"\r\n", position + size):
+            raise MalformedRequestError("chunk is longer than its size says", buffer[start:])
         pieces.append(buffer[position : position + size])
         position += size + 2
