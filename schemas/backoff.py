@@ -10,6 +10,8 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from schemas.durations import Duration
 
+LONGEST_RETRY_AFTER = timedelta(days=36500)
+
 
 class RetryPolicy(BaseModel):
     """Retry as data.
@@ -52,15 +54,20 @@ def delay(attempt: int, policy: RetryPolicy, draw: float, retry_after: timedelta
 def parse_retry_after(value: str, now: datetime) -> timedelta | None:
     """Read a Retry-After field: delay-seconds or HTTP-date (RFC 9110 §10.2.3), relative to aware ``now``.
 
-    None when it is neither; an instant already past is a wait of zero. A number too large to be a
-    duration counts as ``timedelta.max``: the horizon ends such a postback, not an overflow.
+    None when it is neither; an instant already past is a wait of zero. A number of seconds beyond
+    ``LONGEST_RETRY_AFTER`` counts as that: the horizon ends such a postback, not an overflow.
     """
     text = value.strip()
     if text.isascii() and text.isdigit():
-        return timedelta(seconds=int(text)) if len(text) <= 10 else timedelta(days=36500)
+        digits = text.lstrip("0") or "0"
+        return (
+            min(timedelta(seconds=int(digits)), LONGEST_RETRY_AFTER)
+            if len(digits) <= 10
+            else LONGEST_RETRY_AFTER
+        )
     try:
         instant = parsedate_to_datetime(text)
-    except (TypeError, ValueError, IndexError):
+    except (TypeError, ValueError, IndexError, OverflowError):
         return None
     if instant.tzinfo is None:
         instant = instant.replace(tzinfo=UTC)

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import timedelta
 from functools import cached_property
-from typing import Annotated, Any, Literal, Self
-from urllib.parse import urlsplit
+from typing import Annotated, Literal, Self
+from urllib.parse import SplitResult, urlsplit
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 from pydantic_core import PydanticCustomError
@@ -17,7 +16,7 @@ from schemas.backoff import RetryPolicy
 from schemas.durations import Duration, show
 from schemas.exchange import FetchLimits
 from schemas.hold import HoldPolicy
-from schemas.macros import EVENT_MACROS, Template, names_in
+from schemas.macros import EVENT_MACROS, MACRO, Template, names_in
 from schemas.network import Network, QueryParameter, host_allowed
 from schemas.problem import Problem
 from schemas.verdict import Dedupe
@@ -123,7 +122,7 @@ class Contract(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    name: str
+    name: Annotated[str, Field(max_length=64, pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")]
     destination: Destination
     network: Network
 
@@ -200,6 +199,8 @@ def check(contract: Contract) -> Findings:
     where = f"destinations.{contract.name}"
     _check_settings(contract, where, findings)
     _check_macros(contract, where, findings)
+    _check_parameters(contract, where, findings)
+    _check_body(contract, where, findings)
     _check_url(contract, where, findings)
     _check_age(contract, where, findings)
     if contract.destination.protocol and contract.destination.protocol not in contract.network.protocols:
@@ -229,7 +230,7 @@ def _check_settings(contract: Contract, where: str, findings: Findings) -> None:
                         "secret", place, "is a secret written in the file", 'Write { env = "NAME" } instead'
                     )
                 )
-            if setting.pattern is not None and not re.fullmatch(setting.pattern, value):
+            elif setting.pattern is not None and not re.fullmatch(setting.pattern, value):
                 findings.problems.append(
                     Problem(
                         "pattern",
@@ -275,34 +276,94 @@ def _check_macros(contract: Contract, where: str, findings: Findings) -> None:
         )
 
 
-def _check_url(contract: Contract, where: str, findings: Findings) -> None:
-    settings = contract.plain_settings()
-    url = contract.network.url
-    place = f"{where}.settings.url" if url.startswith("{settings.url}") else f"{where}.network"
-    whole = (
-        settings.get("settings.url", "") + url.removeprefix("{settings.url}")
-        if "settings.url" in url
-        else url
+def _check_parameters(contract: Contract, where: str, findings: Findings) -> None:
+    own = {parameter.name for parameter in contract.network.parameters}
+    for number, parameter in enumerate(contract.destination.parameters):
+        if parameter.name in own:
+            findings.problems.append(
+                Problem(
+                    "parameter_twice",
+                    f"{where}.parameters.{number}.name",
+                    f"{contract.network.title} sends {parameter.name} already",
+                    "Remove it; the event or a setting fills the network's own",
+                )
+            )
+
+
+def _check_body(contract: Contract, where: str, findings: Findings) -> None:
+    has_body = bool(contract.network.body.removeprefix("{settings.body}")) or bool(
+        contract.destination.settings.get("body")
     )
-    if not whole:
-        return
-    parts = urlsplit(whole)
-    if parts.scheme not in ("https", "http") or not parts.hostname:
+    headers = {name.lower() for name, _ in contract.template.headers}
+    if has_body and "content-type" not in headers:
         findings.problems.append(
-            Problem("url", place, f"{whole!r} is no http(s) URL", "Write https://host/path")
+            Problem(
+                "content_type",
+                f"{where}.headers",
+                "has no Content-Type, so it is not known how values are written into the body",
+                'Add headers = { Content-Type = "application/json" }',
+            )
+        )
+
+
+def _check_url(contract: Contract, where: str, findings: Findings) -> None:
+    url = contract.network.url
+    place = f"{where}.network"
+    if url.startswith("{settings.url}"):
+        place = f"{where}.settings.url"
+        given = contract.plain_settings().get("settings.url")
+        if given is None:  # missing, which is said elsewhere, or a secret, which is not read here
+            return
+        url = given + url.removeprefix("{settings.url}")
+    parts = _split(url)
+    if parts is None or not parts.hostname:
+        findings.problems.append(
+            Problem(
+                "url",
+                place,
+                f"{url!r} is no http(s) URL",
+                "Write https://host/path, other characters encoded",
+            )
         )
         return
+    if foreign := _FOREIGN_MACRO.search(MACRO.sub("", f"{parts.path}?{parts.query}")):
+        findings.problems.append(
+            Problem(
+                "unknown_macro",
+                place,
+                f"has {foreign[0]}, which nothing here replaces",
+                "Write Holdfire's macro in its place, such as {click_id}; a bracket that is meant is %5B or %7B",
+            )
+        )
     if "@" in parts.netloc:
         findings.problems.append(
             Problem(
                 "url",
                 place,
                 "carries a user or password",
-                'Use auth = { kind = … , value = { env = "NAME" } }',
+                'Use auth = { kind = "header", name = "Authorization", value = { env = "NAME" } }',
             )
         )
     if parts.fragment:
         findings.problems.append(Problem("url", place, "has a #fragment, which is never sent", "Remove it"))
+    _check_host(contract, where, place, parts, findings)
+
+
+_FOREIGN_MACRO = re.compile(r"\$?\{[^{}]*\}|\[\w+\]|%%\w+%%|[{}\[\]]")
+"""A placeholder that is left in a URL once Holdfire's own macros are taken out."""
+
+
+def _split(url: str) -> SplitResult | None:
+    """The parts of an http(s) URL that can be sent as it stands, or None."""
+    try:
+        parts = urlsplit(url)
+        _ = parts.port
+    except ValueError:
+        return None
+    return parts if parts.scheme in ("https", "http") and re.fullmatch(r"[!-~]+", url) else None
+
+
+def _check_host(contract: Contract, where: str, place: str, parts: SplitResult, findings: Findings) -> None:
     if parts.scheme == "http":
         target = findings.warnings if contract.destination.allow_http else findings.problems
         target.append(
@@ -314,12 +375,13 @@ def _check_url(contract: Contract, where: str, findings: Findings) -> None:
             )
         )
     allowed = contract.fetch_limits.allowed_hosts
-    if allowed and "{" not in parts.hostname and not host_allowed(parts.hostname, allowed):
+    host = parts.hostname or ""
+    if allowed and "{" not in host and not host_allowed(host, allowed):
         findings.problems.append(
             Problem(
                 "host",
                 place,
-                f"{parts.hostname} is not a host of {contract.network.title} ({', '.join(allowed)})",
+                f"{host} is not a host of {contract.network.title} ({', '.join(allowed)})",
                 "Correct the host, or set allow_private = true for a sink of your own",
             )
         )
@@ -349,15 +411,3 @@ def _check_age(contract: Contract, where: str, findings: Findings) -> None:
                 "Shorten the wait or retry.horizon",
             )
         )
-
-
-def contracts_of(config: Mapping[str, Any], catalogue: Mapping[str, Network]) -> dict[str, Contract]:
-    """Join each ``[destinations.NAME]`` with its network.
-
-    Raises ``pydantic.ValidationError`` or ``KeyError`` with the unknown network's slug; the caller names the file.
-    """
-    contracts = {}
-    for name, table in config.items():
-        destination = Destination.model_validate(table)
-        contracts[name] = Contract(name=name, destination=destination, network=catalogue[destination.network])
-    return contracts

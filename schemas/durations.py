@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import re
 from datetime import timedelta
+from decimal import Decimal
 from typing import Annotated
 
 from pydantic import BeforeValidator, PlainSerializer
 from pydantic_core import PydanticCustomError
 
-_SHAPE = re.compile(r"^(\d+(?:\.\d+)?)(ms|s|m|h|d|w)$")
+_SHAPE = re.compile(r"([0-9]{1,15}(?:\.[0-9]{1,9})?)(ms|s|m|h|d|w)")
 _UNITS = {
     "ms": timedelta(milliseconds=1),
     "s": timedelta(seconds=1),
@@ -25,17 +26,22 @@ def parse(text: object) -> timedelta:
     """Read a duration. Raises ``PydanticCustomError`` (a ``ValueError``) naming the accepted units."""
     if isinstance(text, timedelta):
         return text
-    match = _SHAPE.match(text.strip()) if isinstance(text, str) else None
+    match = _SHAPE.fullmatch(text.strip()) if isinstance(text, str) else None
     if match is None:
         raise PydanticCustomError(
             "duration_shape",
             "{text} is no duration: write a number and a unit: 30s, 15m, 6h, 14d",
             {"text": repr(text)},
         )
-    duration = float(match[1]) * _UNITS[match[2]]
-    if duration > LONGEST:
+    # In whole milliseconds, exactly: a float would read 1.1s as a hair more and could not be shown again.
+    milliseconds = Decimal(match[1]) * (_UNITS[match[2]] // timedelta(milliseconds=1))
+    if milliseconds != milliseconds.to_integral_value():
+        raise PydanticCustomError(
+            "duration_fraction", "{text} is finer than a millisecond", {"text": repr(text)}
+        )
+    if milliseconds > LONGEST // timedelta(milliseconds=1):
         raise PydanticCustomError("duration_size", "{text} is longer than ten years", {"text": repr(text)})
-    return duration
+    return timedelta(milliseconds=int(milliseconds))
 
 
 def show(duration: timedelta) -> str:

@@ -127,7 +127,7 @@ class Fired:
 
 @dataclass(frozen=True, slots=True)
 class Settle:
-    """The postback is done: ``delivered``, ``rejected``, ``dead`` or ``expired``."""
+    """The postback is done: ``delivered``, ``rejected`` or ``dead``."""
 
     state: State
     reason: str
@@ -157,21 +157,17 @@ def decide(fired: Fired, verdict: Verdict, now: datetime, draw: float) -> Decisi
     match verdict.kind:
         case VerdictKind.DELIVERED:
             return Settle(State.DELIVERED, verdict.rule)
-        case VerdictKind.REJECTED:
-            return Settle(State.REJECTED, verdict.rule)
-        case VerdictKind.DUPLICATE:
-            if fired.had_unknown:
-                return Settle(
-                    State.DELIVERED, f"{verdict.rule}: the attempt with the unknown outcome was counted"
-                )
+        case VerdictKind.DUPLICATE if fired.had_unknown:
+            return Settle(
+                State.DELIVERED, f"{verdict.rule}: the attempt with the unknown outcome was counted"
+            )
+        case VerdictKind.REJECTED | VerdictKind.DUPLICATE:
             return Settle(State.REJECTED, verdict.rule)
         case VerdictKind.IN_DOUBT:
             return AskAPerson(verdict.rule)
-        case VerdictKind.UNKNOWN:
-            if fired.dedupe is Dedupe.COUNTED_TWICE:
-                return AskAPerson(f"{verdict.rule}; the network counts a second postback twice")
-            return _again(fired, verdict, now, draw)
-        case VerdictKind.RETRY:
+        case VerdictKind.UNKNOWN if fired.dedupe is Dedupe.COUNTED_TWICE:
+            return AskAPerson(f"{verdict.rule}; the network counts a second postback twice")
+        case VerdictKind.UNKNOWN | VerdictKind.RETRY:
             return _again(fired, verdict, now, draw)
 
 

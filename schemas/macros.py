@@ -6,8 +6,9 @@ for byte. The text between macros is the network's or the account's and is never
 
 from __future__ import annotations
 
+import json
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from urllib.parse import quote
 
@@ -32,6 +33,10 @@ EVENT_MACROS = frozenset(
 )
 """Macros an event fills; ``settings.*`` come from the destination and ``params.*`` from the event's params."""
 
+Values = Mapping[str, str | None]
+"""Macro values by name; a macro that is absent or None has no value."""
+
+_CONTROL = re.compile(r"[\x00-\x08\x0a-\x1f\x7f]")
 _ALREADY_ENCODED = re.compile(r"(?:[A-Za-z0-9._~!$'()*,;:@/?=+-]|%[0-9A-Fa-f]{2})*")
 
 
@@ -60,7 +65,11 @@ class Parameter:
 
 @dataclass(frozen=True, slots=True)
 class Template:
-    """What a request is made of. ``url`` may carry macros anywhere, query included."""
+    """What a request is made of; every part may carry macros.
+
+    A ``url`` that starts with a ``{settings.…}`` macro and a ``body`` that does are texts given by the
+    account: they are put in verbatim first, and their own macros are rendered with the rest.
+    """
 
     method: str
     url: str
@@ -71,7 +80,7 @@ class Template:
 
 @dataclass(frozen=True, slots=True)
 class Rendered:
-    """``url`` is the exact request URL; ``notes`` say what was left out and why."""
+    """``url`` is the exact request URL, ``body`` goes out as UTF-8; ``notes`` say what was left out and why."""
 
     method: str
     url: str
@@ -90,82 +99,114 @@ def names_in(text: str) -> frozenset[str]:
     return frozenset(MACRO.findall(text))
 
 
-def substitute(
-    text: str, values: Mapping[str, str | None], *, encoded: bool = False, raw: bool = False
-) -> str:
-    """Replace every macro once. Raises ``KeyError`` with the macro's name where it has no value."""
+def substitute(text: str, values: Values, write: Callable[[str], str] = encode) -> str:
+    """Replace every macro once, its value as ``write`` writes it.
+
+    Raises ``KeyError`` with the macro's name where it has no value.
+    """
 
     def value_of(match: re.Match[str]) -> str:
         value = values.get(match[1])
         if value is None:
             raise KeyError(match[1])
-        if raw:
-            return value
-        if not encoded:
-            return encode(value)
-        if not _ALREADY_ENCODED.fullmatch(value):
-            raise RenderError(
-                f"{{{match[1]}}} must be percent-encoded already, but {value!r} has characters a URL cannot carry. "
-                "Encode it at the source, or drop `encoded` from the parameter"
-            )
-        return value
+        return write(value)
 
     return MACRO.sub(value_of, text)
 
 
-def render(template: Template, values: Mapping[str, str | None]) -> Rendered:
+def _verbatim(value: str) -> str:
+    return value
+
+
+def _already_encoded(value: str) -> str:
+    if not _ALREADY_ENCODED.fullmatch(value):
+        raise RenderError(
+            f"{value!r} must be percent-encoded already, but has characters a URL cannot carry. "
+            "Encode it at the source, or drop `encoded` from the parameter"
+        )
+    return value
+
+
+def _json_text(value: str) -> str:
+    """The inside of a JSON string; a number is the same with and without it."""
+    return json.dumps(value, ensure_ascii=False)[1:-1]
+
+
+def _body_writer(headers: tuple[tuple[str, str], ...]) -> Callable[[str], str]:
+    """How a value is written into a body: as the body's Content-Type has it, so that no value can break out."""
+    types = [value.lower() for name, value in headers if name.lower() == "content-type"]
+    if any("json" in kind for kind in types):
+        return _json_text
+    if any("form-urlencoded" in kind for kind in types):
+        return encode
+    return _verbatim
+
+
+def render(template: Template, values: Values) -> Rendered:
     """Render one postback.
 
-    A setting that holds a whole URL (``{settings.url}`` at the template's start) is put in first and its own
-    macros are rendered with the rest. A parameter whose macro the URL carries already is not added again.
+    A parameter whose macro the URL carries already is not added again.
     Raises ``RenderError`` when a macro that is not optional has no value or breaks a limit.
     """
     notes: list[str] = []
-    base = _base_url(template.url, values)
-    carried = names_in(base)
+    try:
+        base = _given_by_account(template.url, values)
+        parameters = _parameters(template.parameters, names_in(base), values, notes)
+        method = substitute(template.method, values, _verbatim)
+        url = _append(substitute(base, values), parameters)
+        headers = tuple((name, substitute(text, values, _verbatim)) for name, text in template.headers)
+        body = substitute(_given_by_account(template.body, values), values, _body_writer(headers))
+    except KeyError as missing:
+        raise RenderError(_missing(missing.args[0])) from None
+    for name, text in headers:
+        if _CONTROL.search(text):
+            raise RenderError(f"header {name}: a value has a control character. Remove it at the source")
+    return Rendered(method, url, headers, body, tuple(notes))
+
+
+def _given_by_account(text: str, values: Values) -> str:
+    """Expand a leading setting verbatim: it is a template given by the account, not a value."""
+    match = MACRO.match(text)
+    if match is None or not match[1].startswith("settings."):
+        return text
+    return substitute(match[0], values, _verbatim) + text[match.end() :]
+
+
+def _parameters(
+    parameters: tuple[Parameter, ...], carried: frozenset[str], values: Values, notes: list[str]
+) -> list[str]:
+    """The query parameters to append, those that must be last behind all others."""
     ordinary: list[str] = []
     last: list[str] = []
-    for parameter in template.parameters:
+    for parameter in parameters:
         event_macros = {name for name in names_in(parameter.value) if not name.startswith("settings.")}
         if event_macros and event_macros <= carried:
+            if parameter.last:
+                raise RenderError(
+                    f"{parameter.name} must be the last parameter, but the URL carries it already. "
+                    f"Give the URL without {parameter.value}"
+                )
             continue
         text = _parameter(parameter, values, notes)
         if text is not None:
             (last if parameter.last else ordinary).append(text)
+    return [*ordinary, *last]
+
+
+def _parameter(parameter: Parameter, values: Values, notes: list[str]) -> str | None:
+    """``name=value`` as it goes on the wire, or None when it is left out. Raises ``KeyError`` like ``substitute``."""
+    name = substitute(parameter.name, values, _verbatim)
     try:
-        url = substitute(base, values)
-        headers = tuple((name, substitute(text, values, raw=True)) for name, text in template.headers)
-        body = substitute(template.body, values, raw=True)
-    except KeyError as missing:
-        raise RenderError(_missing(missing.args[0])) from None
-    for name, text in headers:
-        if "\r" in text or "\n" in text:
-            raise RenderError(f"header {name}: a value has a line break. Remove it at the source")
-    return Rendered(template.method, _append(url, [*ordinary, *last]), headers, body, tuple(notes))
-
-
-def _base_url(url: str, values: Mapping[str, str | None]) -> str:
-    """Expand a leading whole-URL setting verbatim: it is a template given by the account, not a value."""
-    match = MACRO.match(url)
-    if match is None or not match[1].startswith("settings."):
-        return url
-    whole = values.get(match[1])
-    if whole is None:
-        raise RenderError(_missing(match[1]))
-    return whole + url[match.end() :]
-
-
-def _parameter(parameter: Parameter, values: Mapping[str, str | None], notes: list[str]) -> str | None:
-    try:
-        name = substitute(parameter.name, values, raw=True)
-        plain = substitute(parameter.value, values, raw=True)
-        text = f"{name}={substitute(parameter.value, values, encoded=parameter.encoded)}"
-    except KeyError as missing:
+        plain = substitute(parameter.value, values, _verbatim)
+        text = (
+            f"{name}={substitute(parameter.value, values, _already_encoded if parameter.encoded else encode)}"
+        )
+    except KeyError:
         if parameter.keep_empty:
-            return f"{substitute(parameter.name, values, raw=True)}="
+            return f"{name}="
         if parameter.optional:
             return None
-        raise RenderError(_missing(missing.args[0])) from None
+        raise
     broken = _broken_limit(parameter, plain)
     if broken is None:
         return text

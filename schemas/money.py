@@ -14,11 +14,15 @@ MINOR_DIGITS: dict[str, int] = {
 MAX_INTEGER_DIGITS = 15
 """Enough for any order in any currency; an amount above it is a mistake of units."""
 
+MAX_DECIMAL_PLACES = 6
+"""More than any currency has (4). With the limit above, sums of amounts stay exact in 28 digits."""
+
 
 def precision(amount: Decimal) -> int:
     """Decimal places that carry value: ``49.900`` has 1, ``5.00`` has 0."""
-    exponent = amount.normalize().as_tuple().exponent
-    return max(0, -exponent) if isinstance(exponent, int) else 0
+    # Not normalize(): that rounds to the context's 28 digits, and a long tail would pass as no tail at all.
+    _, _, places = plain(amount).partition(".")
+    return len(places.rstrip("0"))
 
 
 def plain(amount: Decimal) -> str:

@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
+from dataclasses import replace
 from datetime import timedelta
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field
+from pydantic_core import PydanticCustomError
 
 from schemas.backoff import RetryPolicy
 from schemas.durations import Duration
 from schemas.macros import Parameter, Template
-from schemas.verdict import AnswerRules, Dedupe
+from schemas.verdict import AnswerRules, Dedupe, regular_expression
 
 
 class _Data(BaseModel):
@@ -20,27 +22,41 @@ class _Data(BaseModel):
 
 
 class Setting(_Data):
-    """Something an account has to give. ``secret``: only by environment variable or file, never in the config."""
+    """Something an account has to give. ``secret``: only by environment variable or file, never in the config.
+
+    ``pattern`` is a regular expression for the whole value.
+    """
 
     about: str
     required: bool = True
     default: str | None = None
-    kind: Literal["text", "url"] = "text"
-    pattern: str | None = None
+    pattern: Annotated[str, AfterValidator(regular_expression)] | None = None
     secret: bool = False
+
+
+def _inside_a_parameter(text: str) -> str:
+    found = re.search(r"[&#]", text)
+    if found:
+        raise PydanticCustomError(
+            "parameter_text",
+            "{text} has {found}, which ends a parameter: percent-encode it",
+            {"text": repr(text), "found": found[0]},
+        )
+    return text
 
 
 class QueryParameter(_Data):
     """See ``schemas.macros.Parameter``, whose fields these are."""
 
-    name: str
-    value: str
+    # The text between macros goes on the wire as it stands, so it must not end the parameter or the query.
+    name: Annotated[str, Field(pattern=r"^[!-~]+$"), AfterValidator(_inside_a_parameter)]
+    value: Annotated[str, Field(pattern=r"^[!-~]*$"), AfterValidator(_inside_a_parameter)]
     optional: bool = False
     keep_empty: bool = False
     encoded: bool = False
     last: bool = False
-    max_length: int | None = None
-    pattern: str | None = None
+    max_length: Annotated[int, Field(ge=1)] | None = None
+    pattern: Annotated[str, AfterValidator(regular_expression)] | None = None
 
     def plain(self) -> Parameter:
         return Parameter(**self.model_dump())
@@ -59,7 +75,11 @@ class Example(_Data):
     source: str
     settings: dict[str, str] = Field(default_factory=dict)
     event: dict[str, str] = Field(default_factory=dict)
+    headers: dict[str, str] = Field(default_factory=dict)
+    """Of the destination."""
     url: str
+    method: str = "GET"
+    body: str = ""
 
 
 class Network(_Data):
@@ -72,7 +92,7 @@ class Network(_Data):
     protocols: tuple[Literal["transaction", "partner"], ...] = ("transaction",)
     """What attributes a conversion: the click's token, or the partner's id. The first is the default."""
 
-    method: Literal["GET", "POST", "PUT"] = "GET"
+    method: Literal["GET", "POST", "PUT", "{settings.method}"] = "GET"
     url: str
     parameters: tuple[QueryParameter, ...] = ()
     headers: dict[str, str] = Field(default_factory=dict)
@@ -97,11 +117,15 @@ class Network(_Data):
     def template(
         self, extra: tuple[QueryParameter, ...] = (), headers: Mapping[str, str] | None = None
     ) -> Template:
-        """What to render. ``extra`` parameters come before the one that must be last."""
+        """What to render. ``extra`` parameters come before the network's own that must be last."""
+        ordinary = [parameter.plain() for parameter in self.parameters if not parameter.last]
+        last = [parameter.plain() for parameter in self.parameters if parameter.last]
+        # An account's own wish to be last never beats the network's rule, so it counts among its equals only.
+        own = [replace(p.plain(), last=False) for p in sorted(extra, key=lambda parameter: parameter.last)]
         return Template(
             method=self.method,
             url=self.url,
-            parameters=tuple(parameter.plain() for parameter in (*self.parameters, *extra)),
+            parameters=(*ordinary, *own, *last),
             headers=tuple({**self.headers, **(headers or {})}.items()),
             body=self.body,
         )
@@ -118,7 +142,4 @@ def host_allowed(host: str, allowed: tuple[str, ...]) -> bool:
 
 def read_network(data: dict[str, Any]) -> Network:
     """Validate a network file already parsed from TOML. Raises ``pydantic.ValidationError``."""
-    network = Network.model_validate(data)
-    for pattern in filter(None, (setting.pattern for setting in network.settings.values())):
-        re.compile(pattern)
-    return network
+    return Network.model_validate(data)

@@ -17,8 +17,23 @@ from urllib.parse import quote, quote_plus
 
 SHORTEST_SECRET = 8
 """Characters. A shorter one would be found by chance in any text, and masking it would alter evidence."""
-_PARTIAL = 4
-"""A truncated body may end inside a secret: this many bytes of its head at the end are masked as well."""
+_SHORTEST_HEAD = 4
+"""A truncated body may end inside a secret: its head at the end is masked as well, from this many bytes on."""
+
+_JSON_SHORT = {
+    '"': '\\"',
+    "\\": "\\\\",
+    "/": "\\/",
+    "\b": "\\b",
+    "\f": "\\f",
+    "\n": "\\n",
+    "\r": "\\r",
+    "\t": "\\t",
+}
+_HTML_NAMES = {"&": "&amp;", "<": "&lt;", ">": "&gt;", '"': "&quot;", "'": "&apos;"}
+
+Span = tuple[int, int, bytes]
+"""Start, end and what is shown instead."""
 
 
 def mask(secret: str) -> str:
@@ -26,51 +41,66 @@ def mask(secret: str) -> str:
     return f"[secret:{hashlib.sha256(secret.encode()).hexdigest()[:8]}]"
 
 
-@lru_cache(maxsize=1024)
-def writings(text: str) -> tuple[bytes, ...]:
-    """The byte forms in which ``text`` may cross a wire: raw, percent-encoded, form-encoded, HTML, JSON, base64."""
-    raw = text.encode()
-    percent = quote(text, safe="")
-    every = "".join(f"%{byte:02X}" for byte in raw)
+@lru_cache(maxsize=8192)
+def _character(char: str) -> tuple[bytes, ...]:
+    """Every writing of one character, longest first, all in lower case but for the character itself.
+
+    Encoders differ in what they leave alone (``encodeURIComponent`` keeps ``!'()*``, others do not), so writings
+    are matched a character at a time: a secret is found however they mix.
+    """
+    raw = char.encode()
+    percent = "".join(f"%{byte:02x}" for byte in raw)
+    units = char.encode("utf-16-be").hex()
     forms = {
-        text,
         percent,
-        quote(text),
-        quote_plus(text),
-        quote(percent, safe=""),
-        every,
-        html.escape(text),
-        html.escape(text, quote=False),
-        html.escape(percent),
-        json.dumps(text)[1:-1],
-        json.dumps(text, ensure_ascii=False)[1:-1],
-        json.dumps(text)[1:-1].replace("/", "\\/"),
-        raw.hex(),
+        percent.replace("%", "%25"),
+        "".join(f"\\u{units[at : at + 4]}" for at in range(0, len(units), 4)),
+        f"&#{ord(char)};",
+        f"&#{ord(char):03};",
+        f"&#x{ord(char):x};",
+        f"&#x{ord(char):02x};",
+        *(table[char] for table in (_JSON_SHORT, _HTML_NAMES) if char in table),
+        *("+" for _ in range(char == " ")),
     }
-    forms |= {re.sub(r"%[0-9A-F]{2}", lambda match: match[0].lower(), form) for form in forms}
-    forms |= set(_base64_forms(raw))
-    return tuple(sorted({form.encode() for form in forms if form}, key=len, reverse=True))
+    return tuple(sorted({form.encode() for form in forms} | {raw}, key=len, reverse=True))
 
 
-def _base64_forms(raw: bytes) -> list[str]:
+def _pattern(text: str) -> bytes:
+    """A regular expression for every mix of writings of ``text``; escapes in either case, the text in its own."""
+    characters = []
+    for char in text:
+        raw = char.encode()
+        forms = [
+            re.escape(form) if form == raw else b"(?i:" + re.escape(form) + b")" for form in _character(char)
+        ]
+        characters.append(b"(?:" + b"|".join(forms) + b")")
+    return b"".join(characters)
+
+
+def _base64_cores(raw: bytes) -> list[str]:
     """Base64 of the text at each of the three alignments it can have inside a longer encoded whole.
 
     Characters that also depend on the neighbours are cut off, so that the rest is found whatever they are.
     """
-    forms = []
+    cores = []
     for lead in range(3):
-        encoded = base64.b64encode(b"\0" * lead + raw).decode().rstrip("=")
-        body = encoded[(0, 2, 3)[lead] :]
+        core = base64.b64encode(b"\0" * lead + raw).decode().rstrip("=")[(0, 2, 3)[lead] :]
         if (lead + len(raw)) % 3:
-            body = body[:-1]
-        if len(body) >= SHORTEST_SECRET:
-            forms += [body, body.replace("+", "-").replace("/", "_")]
-    return forms
+            core = core[:-1]
+        cores += [core, core.replace("+", "-").replace("/", "_")]
+    return list(dict.fromkeys(core for core in cores if len(core) >= SHORTEST_SECRET))
+
+
+def _spellings(secret: str) -> tuple[str, ...]:
+    """The texts whose writings give the secret away: itself, its base64 and its hexadecimal digits."""
+    raw = secret.encode()
+    return (secret, *_base64_cores(raw), raw.hex(), raw.hex().upper())
 
 
 class Redactor:
     """Masks a fixed set of secrets. Stateless after construction; safe to share between threads.
 
+    Bodies must be given decoded: a secret inside compressed bytes cannot be seen.
     Raises ``ValueError`` for a secret under ``SHORTEST_SECRET`` characters.
     """
 
@@ -80,60 +110,87 @@ class Redactor:
                 raise ValueError(
                     f"a secret must have at least {SHORTEST_SECRET} characters to be masked safely"
                 )
-        self._masks: dict[bytes, bytes] = {}
-        for secret in secrets:
-            shown = mask(secret).encode()
-            for form in writings(secret):
-                self._masks.setdefault(form, shown)
-        forms = sorted(self._masks, key=len, reverse=True)
-        self._any = re.compile(b"|".join(re.escape(form) for form in forms)) if forms else None
-        self._forms = forms
+        self._secrets = [
+            (re.compile(_pattern(text[:SHORTEST_SECRET])), text, mask(secret).encode())
+            for secret in dict.fromkeys(secrets)
+            for text in _spellings(secret)
+        ]
 
     def __bool__(self) -> bool:
-        return self._any is not None
+        return bool(self._secrets)
 
     def in_text(self, text: str, click_id: str | None = None) -> str:
         """``in_bytes`` for text."""
-        if self._any is None:
+        if not self:
             return text
-        return self.in_bytes(text.encode("utf-8", "surrogateescape"), click_id).decode(
-            "utf-8", "surrogateescape"
-        )
+        data = text.encode("utf-8", "surrogateescape")
+        return self.in_bytes(data, click_id).decode("utf-8", "surrogateescape")
 
     def in_bytes(self, data: bytes, click_id: str | None = None, *, truncated: bool = False) -> bytes:
         """Mask every secret in ``data``; a secret's writing that lies wholly inside a click id is the click id.
 
         ``truncated``: ``data`` was cut at its end, which may have cut a secret.
         """
-        if self._any is None:
+        if not self:
             return data
-        spans = _merge(self._overlapping(data))
-        if truncated:
-            spans = _with_cut_secret(data, spans, self._forms, self._masks)
-        if not spans:
-            return data
-        protected = _occurrences(data, writings(click_id)) if click_id else []
+        spans = self._found(data, truncated=truncated)
+        if spans and click_id:
+            kept = _click_id_places(data, click_id)
+            spans = [
+                span for span in spans if not any(low <= span[0] and span[1] <= high for low, high in kept)
+            ]
         out, end = [], 0
-        for start, stop, shown in spans:
-            if any(low <= start and stop <= high for low, high in protected):
-                continue
+        for start, stop, shown in _merge(sorted(spans)):
             out += [data[end:start], shown]
             end = stop
         return b"".join([*out, data[end:]])
 
-    def _overlapping(self, data: bytes) -> list[tuple[int, int, bytes]]:
-        """Every occurrence of every writing, overlaps included: the longest at each position."""
-        assert self._any is not None
-        found, position = [], 0
-        while match := self._any.search(data, position):
-            found.append((match.start(), match.end(), self._masks[match[0]]))
-            position = match.start() + 1
-        return found
+    def _found(self, data: bytes, *, truncated: bool) -> list[Span]:
+        """Every occurrence of every secret, overlapping ones included, and at a cut end the head of one."""
+        spans = []
+        for start_of, text, shown in self._secrets:
+            position = 0
+            while match := start_of.search(data, position):
+                position = match.start() + 1
+                end, whole = _follow(data, match.start(), text)
+                if end and (whole or truncated):
+                    spans.append((match.start(), end, shown))
+            if truncated:
+                # Heads too short for the search above; no character is written with more than 20 bytes.
+                for start in range(max(0, len(data) - 20 * SHORTEST_SECRET), len(data) - _SHORTEST_HEAD + 1):
+                    if _follow(data, start, text) == (len(data), False):
+                        spans.append((start, len(data), shown))
+                        break
+        return spans
 
 
-def _merge(spans: list[tuple[int, int, bytes]]) -> list[tuple[int, int, bytes]]:
+def _follow(data: bytes, start: int, text: str) -> tuple[int, bool]:
+    """Where a writing of ``text`` that begins at ``start`` ends, and whether it is whole.
+
+    ``(0, False)`` when there is none; ``(len(data), False)`` when the data ends inside it.
+    """
+    places, cut = {start}, False
+    for char in text:
+        reached: set[int] = set()
+        raw = char.encode()
+        for place in places:
+            for form in _character(char):
+                piece = data[place : place + len(form)]
+                if not form.startswith(piece if form == raw else piece.lower()):
+                    continue
+                if len(piece) == len(form):
+                    reached.add(place + len(form))
+                else:
+                    cut = True
+        if not reached:
+            return (len(data), False) if cut else (0, False)
+        places = reached
+    return max(places), True
+
+
+def _merge(spans: list[Span]) -> list[Span]:
     """Overlapping occurrences become one span under the first one's mask."""
-    merged: list[tuple[int, int, bytes]] = []
+    merged: list[Span] = []
     for start, stop, shown in spans:
         if merged and start < merged[-1][1]:
             low, high, first = merged[-1]
@@ -143,25 +200,25 @@ def _merge(spans: list[tuple[int, int, bytes]]) -> list[tuple[int, int, bytes]]:
     return merged
 
 
-def _with_cut_secret(
-    data: bytes, spans: list[tuple[int, int, bytes]], forms: list[bytes], masks: dict[bytes, bytes]
-) -> list[tuple[int, int, bytes]]:
-    free = spans[-1][1] if spans else 0
-    best: tuple[int, int, bytes] | None = None
-    for form in forms:
-        for size in range(min(len(form) - 1, len(data) - free), _PARTIAL - 1, -1):
-            if data.endswith(form[:size]):
-                if best is None or len(data) - size < best[0]:
-                    best = (len(data) - size, len(data), masks[form])
-                break
-    return [*spans, best] if best else spans
-
-
-def _occurrences(data: bytes, forms: tuple[bytes, ...]) -> list[tuple[int, int]]:
-    found = []
-    for form in forms:
+def _click_id_places(data: bytes, click_id: str) -> list[tuple[int, int]]:
+    """Where the click id stands, in the writings that a rendered request and a plain echo of it have."""
+    percent = quote(click_id, safe="")
+    forms = {
+        click_id,
+        percent,
+        quote(click_id),
+        quote_plus(click_id),
+        quote(percent, safe=""),
+        html.escape(click_id),
+        html.escape(click_id, quote=False),
+        json.dumps(click_id)[1:-1],
+        json.dumps(click_id, ensure_ascii=False)[1:-1],
+        json.dumps(click_id)[1:-1].replace("/", "\\/"),
+    }
+    places = []
+    for form in {text.encode() for text in forms if text}:
         position = data.find(form)
         while position >= 0:
-            found.append((position, position + len(form)))
+            places.append((position, position + len(form)))
             position = data.find(form, position + 1)
-    return found
+    return places

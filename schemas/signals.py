@@ -30,37 +30,21 @@ def standing(value: Decimal | None, currency: str | None, signals: Iterable[Sign
     """Fold every signal of one conversion.
 
     Deltas add up; a cumulative amount states the total at its time, so the largest counts. What was refunded
-    is the greater of the two; a net of zero voids. A refund in another currency, or of more than was paid, is
-    kept with a note and not applied.
+    is the greater of the two, a net of zero voids, and refunds of more than was paid leave zero with a note.
+    A refund in another currency is kept with a note and not applied. A signal that comes again counts once.
     """
-    deltas, cumulative = Decimal(0), Decimal(0)
-    voids: set[VoidReason] = set()
     notes: dict[str, str] = {}
-    for signal in signals:
-        match signal:
-            case CancelSignal():
-                voids.add(VoidReason.CANCELLED)
-            case RefundSignal(amount=None):
-                voids.add(VoidReason.REFUNDED)
-            case RefundSignal():
-                assert signal.amount is not None
-                fault = _refund_fault(signal, value, currency)
-                if fault:
-                    notes[signal.event_id] = fault
-                elif signal.amount_is == "delta":
-                    deltas += signal.amount
-                else:
-                    cumulative = max(cumulative, signal.amount)
-            case ChargebackSignal(outcome="opened" | "lost"):
-                voids.add(VoidReason.CHARGED_BACK)
-            case CreditCheckSignal(outcome="declined"):
-                voids.add(VoidReason.DECLINED)
-            case _:
-                notes[signal.event_id] = (
-                    f"{signal.type} {signal.outcome}: no policy of this conversion acts on it"
-                )
+    voids: set[VoidReason] = set()
+    partial: list[RefundSignal] = []
+    for signal in {(signal.source, signal.event_id): signal for signal in signals}.values():
+        if reason := _voids(signal):
+            voids.add(reason)
+        elif note := _unapplied(signal, value, currency):
+            notes[signal.event_id] = note
+        elif isinstance(signal, RefundSignal):
+            partial.append(signal)
     void = next((reason for reason in VoidReason if reason in voids), None)
-    refunded = max(deltas, cumulative)
+    refunded = _refunded(partial)
     if value is None or not refunded:
         return Standing(void, value, notes)
     if refunded > value:
@@ -69,7 +53,32 @@ def standing(value: Decimal | None, currency: str | None, signals: Iterable[Sign
     return Standing(void or (VoidReason.REFUNDED if not net else None), net, notes)
 
 
-def _refund_fault(signal: RefundSignal, value: Decimal | None, currency: str | None) -> str | None:
+def _voids(signal: Signal) -> VoidReason | None:
+    """What a signal voids by itself, whatever else came."""
+    match signal:
+        case CancelSignal():
+            return VoidReason.CANCELLED
+        case RefundSignal(amount=None):
+            return VoidReason.REFUNDED
+        case ChargebackSignal(outcome="opened" | "lost"):
+            return VoidReason.CHARGED_BACK
+        case CreditCheckSignal(outcome="declined"):
+            return VoidReason.DECLINED
+    return None
+
+
+def _refunded(partial: list[RefundSignal]) -> Decimal:
+    deltas = sum((s.amount for s in partial if s.amount and s.amount_is == "delta"), Decimal(0))
+    totals = (s.amount for s in partial if s.amount and s.amount_is == "cumulative")
+    return max(deltas, *totals, Decimal(0))
+
+
+def _unapplied(signal: Signal, value: Decimal | None, currency: str | None) -> str | None:
+    """Why a signal that voids nothing changes nothing either, or None for a refund that is applied."""
+    if isinstance(signal, ChargebackSignal | CreditCheckSignal):
+        return f"{signal.type} {signal.outcome}: no policy of this conversion acts on it"
+    if not isinstance(signal, RefundSignal):
+        return None
     if value is None:
         return "partial refund of a conversion without a value: not applied"
     if signal.currency is not None and signal.currency != currency:

@@ -56,7 +56,8 @@ def _status_set(text: str) -> str:
     return text
 
 
-def _pattern(text: str) -> str:
+def regular_expression(text: str) -> str:
+    """Validator: ``text`` compiles."""
     try:
         re.compile(text)
     except re.error as error:
@@ -73,15 +74,16 @@ class BodyRule(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     on: tuple[StatusSet, ...] = ("2xx",)
-    regex: Annotated[str, AfterValidator(_pattern)]
+    regex: Annotated[str, AfterValidator(regular_expression)]
     verdict: VerdictKind
 
 
 class AnswerRules(BaseModel):
     """Success rule, refusals and what is worth repeating: body rules first, then statuses, most exact first.
 
-    A status that no rule names is ``rejected`` when it is a redirect or a client error, since repeating the
-    same request cannot help, and ``retry`` otherwise.
+    A status that no rule names is ``in_doubt`` when it says success (it was answered, so it is never resent by
+    itself), ``rejected`` when it is a redirect or a client error, since repeating the same request cannot
+    help, and ``retry`` when the server failed.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -117,7 +119,10 @@ def judge(rules: AnswerRules, answer: Answer, body: str, retry_after: timedelta 
     failure = answer.failure
     last = answer.last
     if failure is not None:
-        return _judge_failure(failure.kind, sent=failure.sent, message=failure.message)
+        # A redirect that was answered counted nothing yet, so it is the last exchange that tells whether
+        # anything that could count has left this machine.
+        sent = last.failure.sent if last is not None and last.failure is not None else failure.sent
+        return _judge_failure(failure.kind, sent=sent, message=failure.message)
     if last is None or last.status_code is None:
         return Verdict(VerdictKind.UNKNOWN, "no answer")
     status = last.status_code
@@ -129,9 +134,14 @@ def judge(rules: AnswerRules, answer: Answer, body: str, retry_after: timedelta 
         unread = f" (body unread: {last.body_error})" if last.body_error else ""
         return Verdict(VerdictKind.IN_DOUBT, f"status {status}, but no body rule matches{unread}")
     if kind is None:
-        kind = VerdictKind.REJECTED if 300 <= status < 500 else VerdictKind.RETRY
-        return Verdict(kind, f"status {status}, named by no rule", retry_after)
+        return Verdict(_unnamed(status), f"status {status}, named by no rule", retry_after)
     return Verdict(kind, f"status {status}", retry_after)
+
+
+def _unnamed(status: int) -> VerdictKind:
+    if status < 300:
+        return VerdictKind.IN_DOUBT
+    return VerdictKind.REJECTED if status < 500 else VerdictKind.RETRY
 
 
 def _judge_failure(kind: FailureKind, *, sent: bool, message: str) -> Verdict:
