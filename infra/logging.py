@@ -1,0 +1,86 @@
+"""Logs: structlog and the standard library's loggers leave through one formatter, in one shape.
+
+Own lines are ``log.info("postback.attempted", verdict=…)``: a static event name, everything else in keywords.
+What Celery, kombu or uvicorn say comes out the same way, with their text as the event.
+"""
+
+from __future__ import annotations
+
+import logging
+import sys
+from typing import Any, Literal, TextIO
+
+import orjson
+import structlog
+from structlog.typing import EventDict, Processor, WrappedLogger
+
+LogFormat = Literal["auto", "console", "json"]
+
+_CHATTY = {
+    # A line per message taken and per task done: the canonical line an attempt says more.
+    "celery.worker.strategy": logging.WARNING,
+    "celery.app.trace": logging.WARNING,
+    "celery.redirected": logging.WARNING,
+    "alembic": logging.WARNING,
+    "asyncio": logging.WARNING,
+}
+
+
+def configure_logging(form: LogFormat = "auto", level: str = "INFO", stream: TextIO | None = None) -> None:
+    """Send every log line to ``stream`` (stderr) at ``level`` and above. May be called again.
+
+    ``auto`` is ``console`` where ``stream`` is a terminal and ``json`` elsewhere. Celery is told so by calling
+    this in its ``setup_logging`` signal: connecting to that signal keeps it from adding handlers of its own.
+    """
+    stream = stream if stream is not None else sys.stderr
+    handler = logging.StreamHandler(stream)
+    handler.setFormatter(_formatter(console=_is_console(form, stream), colors=stream.isatty()))
+    root = logging.getLogger()
+    root.handlers[:] = [handler]
+    root.setLevel(level)
+    for name, least in _CHATTY.items():
+        logging.getLogger(name).setLevel(max(least, root.level))
+    logging.captureWarnings(capture=True)
+    structlog.configure(
+        processors=[
+            structlog.contextvars.merge_contextvars,
+            *_shared(),
+            structlog.stdlib.ProcessorFormatter.wrap_for_formatter,
+        ],
+        logger_factory=structlog.stdlib.LoggerFactory(),
+        wrapper_class=structlog.make_filtering_bound_logger(root.level),
+        cache_logger_on_first_use=True,
+    )
+
+
+def _is_console(form: LogFormat, stream: TextIO) -> bool:
+    return stream.isatty() if form == "auto" else form == "console"
+
+
+def _shared() -> list[Processor]:
+    """What own and foreign lines get alike."""
+    return [
+        structlog.stdlib.add_log_level,
+        structlog.stdlib.add_logger_name,
+        structlog.processors.TimeStamper(fmt="iso", utc=True),
+    ]
+
+
+def _formatter(*, console: bool, colors: bool) -> structlog.stdlib.ProcessorFormatter:
+    # Tracebacks are plain: the richer forms print local variables, and a local may be a secret.
+    render: list[Processor]
+    if console:
+        plain = structlog.dev.plain_traceback
+        render = [structlog.dev.ConsoleRenderer(colors=colors, exception_formatter=plain)]
+    else:
+        render = [structlog.processors.format_exc_info, _as_json]
+    return structlog.stdlib.ProcessorFormatter(
+        foreign_pre_chain=[*_shared(), structlog.stdlib.ExtraAdder()],
+        processors=[structlog.stdlib.ProcessorFormatter.remove_processors_meta, *render],
+    )
+
+
+def _as_json(_logger: WrappedLogger, _method: str, event: EventDict) -> str:
+    """One line of JSON, event name first. What JSON does not know is written as text."""
+    ordered: dict[str, Any] = {"event": event.pop("event", None), **event}
+    return orjson.dumps(ordered, default=str, option=orjson.OPT_NON_STR_KEYS).decode()
