@@ -17,9 +17,9 @@ from schemas.durations import Duration, show
 from schemas.exchange import FetchLimits
 from schemas.hold import HoldPolicy
 from schemas.macros import EVENT_MACROS, MACRO, Template, names_in
-from schemas.network import Network, QueryParameter, host_allowed
+from schemas.network import AgeLimit, Network, QueryParameter, host_allowed
 from schemas.problem import Problem
-from schemas.verdict import Dedupe
+from schemas.verdict import AnswerRules, Dedupe
 
 
 class _Config(BaseModel):
@@ -80,6 +80,17 @@ class ClientCredentialsAuth(_Config):
 Auth = Annotated[HeaderAuth | BearerAuth | ClientCredentialsAuth, Field(discriminator="kind")]
 
 
+class Rules(_Config):
+    """Rules of a network that leaves them open; only those that are given replace the network's own."""
+
+    answer: AnswerRules = AnswerRules()
+    redirects: Literal["follow", "never"] = "never"
+    allowed_hosts: tuple[str, ...] = ()
+    delivered_means: Literal["answered", "tried"] = "answered"
+    sub_id: bool = False
+    age_limit: AgeLimit | None = None
+
+
 class Destination(_Config):
     """One ``[destinations.NAME]`` table of ``holdfire.toml``."""
 
@@ -94,6 +105,8 @@ class Destination(_Config):
     limits: Limits = Limits()
     dedupe: Dedupe | None = None
     """The account's own rule where the network lets it be set."""
+    rules: Rules | None = None
+    """Only where the network leaves its rules open."""
     parameters: tuple[QueryParameter, ...] = ()
     headers: dict[str, str] = Field(default_factory=dict)
     auth: Auth | None = None
@@ -176,6 +189,17 @@ class Contract(BaseModel):
         return self.destination.event_names.get(name, name)
 
 
+def join(name: str, destination: Destination, network: Network) -> Contract:
+    """A destination under its network's rules, or its own where the network leaves them open.
+
+    Raises ``pydantic.ValidationError`` for a ``name`` that is none.
+    """
+    rules = destination.rules
+    if rules is not None and network.open_rules:
+        network = network.model_copy(update={key: getattr(rules, key) for key in rules.model_fields_set})
+    return Contract(name=name, destination=destination, network=network)
+
+
 @dataclass(frozen=True, slots=True)
 class DestinationVersion:
     """An applied contract: ``id`` identifies it for ever, ``number`` counts the destination's versions from 1."""
@@ -203,6 +227,15 @@ def check(contract: Contract) -> Findings:
     _check_body(contract, where, findings)
     _check_url(contract, where, findings)
     _check_age(contract, where, findings)
+    if contract.destination.rules is not None and not contract.network.open_rules:
+        findings.problems.append(
+            Problem(
+                "fixed_rules",
+                f"{where}.rules",
+                f"{contract.network.title} has rules of its own",
+                'Remove it, or use network = "generic"',
+            )
+        )
     if contract.destination.protocol and contract.destination.protocol not in contract.network.protocols:
         findings.problems.append(
             Problem(

@@ -112,6 +112,8 @@ class Network(_Data):
     """Whether the network tells conversions of one click apart by order id."""
     age_limit: AgeLimit | None = None
     retry: RetryPolicy | None = None
+    open_rules: bool = False
+    """Whether a destination may set rules of its own (``schemas.destination.Rules``): the generic network."""
     examples: tuple[Example, ...] = ()
 
     def template(

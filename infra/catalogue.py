@@ -1,0 +1,171 @@
+"""The catalogue of networks, and the destinations of a ``holdfire.toml`` joined with it.
+
+Every fault names the file, the key and the remedy, and all faults of a file are found at once.
+"""
+
+from __future__ import annotations
+
+import difflib
+import tomllib
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from functools import cache
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+from pydantic import ValidationError
+
+from schemas.destination import Contract, Destination, check, join
+from schemas.network import Network, read_network
+from schemas.problem import Problem
+
+_REMEDIES = {
+    "missing": "Add it",
+    "string_type": "Put it in quotes",
+    "extra_forbidden": "Remove it, or correct its spelling",
+    "literal_error": "Use one of the values it names",
+    "string_pattern_mismatch": "Use letters, digits, '.', '_' and '-'",
+    "union_tag_invalid": 'Use kind = "header", "bearer" or "client_credentials"',
+    "union_tag_not_found": 'Add kind = "header", "bearer" or "client_credentials"',
+    "secret_ref": "Name the environment variable or the file, not the secret itself",
+    "duration_shape": 'Write it like "30s", "15m", "6h" or "14d"',
+}
+
+
+class ConfigError(ValueError):
+    """A file that cannot be used. Carries its path and every problem found in it."""
+
+    def __init__(self, path: str, problems: list[Problem]) -> None:
+        self.path = path
+        self.problems = problems
+        super().__init__("\n".join(f"{path}: {problem}" for problem in problems))
+
+
+@dataclass(frozen=True, slots=True)
+class Config:
+    """What a ``holdfire.toml`` says: contracts by destination name, and what is allowed but worth a look."""
+
+    path: Path
+    contracts: dict[str, Contract]
+    warnings: list[Problem] = field(default_factory=list)
+
+
+@cache
+def load_catalogue() -> dict[str, Network]:
+    """Every network in ``schemas/networks`` by its slug. Raises ``ConfigError`` for the first file at fault."""
+    folder = resources.files("schemas") / "networks"
+    files = sorted(
+        (file for file in folder.iterdir() if file.name.endswith(".toml")), key=lambda file: file.name
+    )
+    networks = {}
+    for file in files:
+        network = _read_network(f"schemas/networks/{file.name}", file.read_text("utf-8"))
+        networks[network.slug] = network
+    return networks
+
+
+def load_config(path: Path) -> Config:
+    """Read and check a ``holdfire.toml`` as a whole. Raises ``ConfigError`` with every problem found."""
+    try:
+        text = path.read_text("utf-8")
+    except FileNotFoundError:
+        remedy = "Create it, or set HOLDFIRE_CONFIG to where it is"
+        raise ConfigError(str(path), [Problem("no_file", "file", "does not exist", remedy)]) from None
+    except (OSError, UnicodeDecodeError) as error:
+        remedy = "Give a UTF-8 text file that this user may read"
+        raise ConfigError(str(path), [Problem("unreadable", "file", str(error), remedy)]) from None
+    data = _parse(str(path), text)
+    problems = [
+        Problem(
+            "unknown_table",
+            key,
+            "is not known",
+            _did_you_mean(key, ["destinations"]) or "Destinations are [destinations.NAME]",
+        )
+        for key in data
+        if key != "destinations"
+    ]
+    tables = data.get("destinations", {})
+    if not isinstance(tables, dict):
+        problems.append(Problem("not_a_table", "destinations", "is no table", "Write [destinations.NAME]"))
+        tables = {}
+    contracts, warnings = {}, []
+    for name, table in tables.items():
+        contract = _contract(name, table, problems)
+        if contract is not None:
+            findings = check(contract)
+            problems += findings.problems
+            warnings += findings.warnings
+            contracts[name] = contract
+    if problems:
+        raise ConfigError(str(path), problems)
+    return Config(path, contracts, warnings)
+
+
+def _parse(path: str, text: str) -> dict[str, Any]:
+    try:
+        return tomllib.loads(text)
+    except tomllib.TOMLDecodeError as error:  # its message ends in (at line N, column M)
+        remedy = "Correct the TOML at that place"
+        raise ConfigError(path, [Problem("toml_syntax", "syntax", str(error), remedy)]) from None
+
+
+def _read_network(path: str, text: str) -> Network:
+    try:
+        network = read_network(_parse(path, text))
+    except ValidationError as error:
+        raise ConfigError(path, flatten(error)) from None
+    if path != f"schemas/networks/{network.slug}.toml":
+        remedy = "Give the file the slug's name"
+        raise ConfigError(path, [Problem("slug", "slug", f"is {network.slug!r}, unlike the file", remedy)])
+    return network
+
+
+def _contract(name: str, table: object, problems: list[Problem]) -> Contract | None:
+    """Join one table with its network; what is wrong goes into ``problems``."""
+    where = f"destinations.{name}"
+    if not isinstance(table, Mapping):
+        problems.append(Problem("not_a_table", where, "is no table", f"Write [{where}]"))
+        return None
+    slug, catalogue = table.get("network"), load_catalogue()
+    if isinstance(slug, str) and slug not in catalogue:
+        remedy = _did_you_mean(slug, list(catalogue)) or f"Use one of {', '.join(catalogue)}"
+        problems.append(Problem("unknown_network", f"{where}.network", f"{slug!r} is no network", remedy))
+    try:
+        destination = Destination.model_validate(table)
+    except ValidationError as error:
+        problems += flatten(error, where)
+        return None
+    if destination.network not in catalogue:
+        return None
+    try:
+        return join(name, destination, catalogue[destination.network])
+    except ValidationError as error:
+        problems += [Problem(fault.code, where, fault.reason, fault.remedy) for fault in flatten(error)]
+        return None
+
+
+def flatten(error: ValidationError, where: str = "") -> list[Problem]:
+    """Pydantic's faults as problems, each with the dotted path of its key below ``where``."""
+    problems = {}
+    for fault in error.errors(include_url=False, include_context=False):
+        path = [str(part) for part in fault["loc"]]
+        # A union's member is named in the path by its class or tag, which is no key of the file; and of a
+        # setting, which is a text or a secret, only the complaint of the kind that was written helps.
+        if path[-1:] == ["str" if isinstance(fault["input"], dict) else "SecretRef"]:
+            continue
+        place = ".".join(
+            [*([where] if where else []), *(part for part in path if part not in _UNION_MEMBERS)]
+        )
+        remedy = _REMEDIES.get(fault["type"], "Correct it as the message says")
+        problems[place, fault["type"]] = Problem(fault["type"], place or "file", fault["msg"], remedy)
+    return list(problems.values())
+
+
+_UNION_MEMBERS = ("str", "SecretRef", "header", "bearer", "client_credentials")
+
+
+def _did_you_mean(text: str, known: list[str]) -> str | None:
+    close = difflib.get_close_matches(text, known, n=1)
+    return f"Did you mean {close[0]}?" if close else None
