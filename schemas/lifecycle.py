@@ -105,6 +105,19 @@ VOIDABLE = frozenset(
 """States in which a signal voids at once; in ``firing`` the wish is kept until the attempt is settled."""
 
 
+def mermaid() -> str:
+    """The table as a Mermaid state diagram: an arrow a pair of states, labelled with the moves along it."""
+    moves: dict[tuple[State, State], list[Move]] = {}
+    for state, exits in TABLE.items():
+        for move, targets in exits.items():
+            for target in sorted(targets, key=list(State).index):
+                moves.setdefault((state, target), []).append(move)
+    arrows = [f"    {state} --> {target}: {', '.join(reasons)}" for (state, target), reasons in moves.items()]
+    # A postback begins held; or at once as what it will stay, when it is a repeat or cannot be rendered.
+    starts = [f"    [*] --> {state}" for state in (State.HELD, State.DUPLICATE, State.REJECTED)]
+    return "\n".join(["stateDiagram-v2", *starts, *arrows])
+
+
 def came_from(attempts_made: int) -> State:
     """Where a lease returns to: a postback never attempted is held, any other is retrying."""
     return State.RETRYING if attempts_made else State.HELD
