@@ -142,6 +142,18 @@ def gate(
     return _retried(engine, run)
 
 
+def give_back(engine: Engine, token: int, postback_ids: Sequence[int], delay_s: float) -> int:
+    """Return leased postbacks unfired: due again ``delay_s`` seconds from now, no attempt spent. Returns how many."""
+    statement = text("""
+        UPDATE postbacks SET state = CASE WHEN attempts = 0 THEN 'held' ELSE 'retrying' END, lease_token = NULL,
+            due_at = now() + make_interval(secs => :delay_s)
+        WHERE id = ANY(:ids) AND state = 'leased' AND lease_token = :token""")
+    with engine.begin() as connection:
+        return connection.execute(
+            statement, {"ids": list(postback_ids), "token": token, "delay_s": delay_s}
+        ).rowcount
+
+
 def extend(engine: Engine, tokens: Sequence[tuple[int, int]], lease_s: float) -> int:
     """Renew the leases of attempts still on the wire, given as ``(postback id, token)``. Returns how many held."""
     rows = as_json([{"id": number, "token": token} for number, token in sorted(tokens)])

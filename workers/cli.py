@@ -1,0 +1,137 @@
+"""The workers' commands: ``work`` runs one worker process, ``clock`` one beat, ``release`` one release pass."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+import typer
+from celery import signals
+from sqlalchemy import Engine
+
+from infra import broker
+from infra.catalogue import load_config
+from infra.db.engine import open_engine
+from infra.db.migrate import migrate
+from infra.embedded.connect import Urls, resolve_urls
+from infra.logging import configure_logging
+from infra.settings import Settings, load_settings
+from infra.store import destinations
+from workers.app import LEASE_S, Runtime, create_app
+from workers.up import Supervisor, children, end_with_supervisor
+
+THREADS = 4
+"""Tasks a worker runs at a time. They only hand over: what is slow, the wire, is one event loop behind them."""
+
+
+def register(app: typer.Typer) -> None:
+    app.command("work")(work)
+    app.command("clock")(clock)
+    app.command("release")(release)
+    app.command("up")(up)
+
+
+def work(
+    queues: Annotated[
+        str, typer.Option(help="Queues to serve, comma-separated; all of Holdfire's by default.")
+    ] = ",".join(broker.QUEUES),
+    lease: Annotated[float, typer.Option(help="Seconds a claim lasts without a sign of life.")] = LEASE_S,
+    threads: Annotated[int, typer.Option(help="Tasks at a time.")] = THREADS,
+) -> None:
+    """Run one worker process: intake, release passes and firing. Run as many as there are cores."""
+    settings, urls = _open()
+    app, runtime = create_app(urls.database_url, urls.broker_url, lease_s=lease)
+    _log_through_us(settings)
+    worker = app.Worker(
+        pool="threads",
+        concurrency=threads,
+        queues=queues.split(","),
+        loglevel=settings.log_level,
+        without_gossip=True,
+        without_mingle=True,
+        without_heartbeat=True,
+        optimization="fair",
+        quiet=True,
+    )
+    try:
+        worker.start()
+    finally:
+        _close(runtime, urls)
+    raise typer.Exit(worker.exitcode or 0)
+
+
+def clock() -> None:
+    """Run one clock: ticks for releasing, rescuing and housekeeping. Any number may run."""
+    settings, urls = _open()
+    app, _ = create_app(urls.database_url, urls.broker_url)
+    _log_through_us(settings)
+    beat = app.Beat(scheduler="celery.beat:Scheduler", max_interval=1, loglevel=settings.log_level, quiet=True)
+    try:
+        beat.run()
+    finally:
+        urls.release()
+
+
+def release() -> None:
+    """Run one release pass now, for those whose own scheduler drives the releases. Safe side by side."""
+    from workers.releasing import release_due  # noqa: PLC0415 — the commands start fast
+    from workers.tasks import hint  # noqa: PLC0415 — the commands start fast
+
+    settings, urls = _open()
+    app, runtime = create_app(urls.database_url, urls.broker_url)
+    try:
+        count = release_due(
+            runtime.engine,
+            hints_waiting=lambda: broker.depth(app, broker.FIRE),
+            hint=lambda lease: hint(app, lease),
+            lease_s=runtime.lease_s,
+        )
+    finally:
+        _close(runtime, urls)
+    typer.echo(f"{count} postbacks released")
+
+
+def up(
+    workers: Annotated[int, typer.Option(min=1, max=64, help="Worker processes.")] = 2,
+    lease: Annotated[float | None, typer.Option(help="Seconds a claim lasts without a sign of life.")] = None,
+) -> None:
+    """Run everything and stay up: engines, tables, destinations, the clock and the workers. Ctrl-C ends it."""
+    settings = load_settings()
+    configure_logging(settings.log_format, settings.log_level)
+    with resolve_urls(settings) as urls:
+        engine = open_engine(urls.database_url)
+        migrate(engine)
+        _apply_config(settings, engine)
+        engine.dispose()
+        Supervisor(children(workers, lease)).run(lambda: typer.echo("Holdfire is up. Ctrl-C ends it.", err=True))
+    typer.echo("Holdfire has ended; what is held goes on when it is up again.", err=True)
+
+
+def _apply_config(settings: Settings, engine: Engine) -> None:
+    if not settings.config.exists():
+        typer.echo(f"No {settings.config}: nothing is routed until destinations are applied.", err=True)
+        return
+    loaded = load_config(settings.config)
+    for warning in loaded.warnings:
+        typer.echo(f"warning: {warning}", err=True)
+    for change in destinations.apply(engine, loaded.contracts, who="up"):
+        if change.kind != "unchanged":
+            typer.echo(f"destination {change.name}: {change.kind} {', '.join(change.fields)}", err=True)
+
+
+def _open() -> tuple[Settings, Urls]:
+    end_with_supervisor()
+    settings = load_settings()
+    configure_logging(settings.log_format, settings.log_level)
+    return settings, resolve_urls(settings)
+
+
+def _log_through_us(settings: Settings) -> None:
+    def keep_ours(**_: Any) -> None:
+        configure_logging(settings.log_format, settings.log_level)
+
+    signals.setup_logging.connect(keep_ours, weak=False)
+
+
+def _close(runtime: Runtime, urls: Urls) -> None:
+    runtime.close()
+    urls.release()

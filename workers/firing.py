@@ -1,0 +1,196 @@
+"""Firing: gate, send, settle. Read ``Firing.fire`` for the order; each stage is one call down."""
+
+from __future__ import annotations
+
+import os
+import queue
+import random
+import socket
+import threading
+import time
+from collections.abc import Sequence
+
+import structlog
+from sqlalchemy import Engine
+from sqlalchemy.exc import DBAPIError, OperationalError
+
+from infra.clock import DatabaseClock
+from infra.logging import attempt_log
+from infra.store import firing as store
+from schemas.ids import show
+from schemas.lifecycle import State
+from schemas.postback import Gated, Prepared, SettledAttempt, Stopped
+from workers.rendering import Renderer
+from workers.settling import settle_answer
+from workers.wire import Answered, Wire
+
+log = structlog.get_logger()
+
+SETTLE_BATCH = 250
+SETTLE_LINGER_S = 0.02
+"""How long the first answer of a batch waits for others: settling in bulk costs a tenth of settling alone."""
+UNSETTLED_MAX = 4000
+WAIT_FOR_ROOM_S = 0.5
+DEFER_S = 1.0
+_SETTLE_RETRY_S = 1.0
+
+
+def worker_name() -> str:
+    return f"{socket.gethostname()}:{os.getpid()}"
+
+
+class Firing:
+    """Fires leased postbacks: one a process. Threads: any may call ``fire``; the wire and settling have their own."""
+
+    def __init__(self, engine: Engine, renderer: Renderer, *, lease_s: float) -> None:
+        self._engine = engine
+        self._renderer = renderer
+        self._lease_s = lease_s
+        self._clock = DatabaseClock()
+        self._worker = worker_name()
+        self._answered: queue.SimpleQueue[Answered | None] = queue.SimpleQueue()
+        self._in_flight: dict[int, tuple[int, float]] = {}
+        self._closing = threading.Event()
+        self._wire = Wire(self._answered.put)
+        self._threads = [
+            threading.Thread(target=self._settle_for_ever, name="settling", daemon=True),
+            threading.Thread(target=self._keep_leases, name="leases", daemon=True),
+        ]
+        for thread in self._threads:
+            thread.start()
+
+    def fire(self, token: int, version_id: int, postback_ids: Sequence[int]) -> None:
+        """Pass leased postbacks through the gate and put them on the wire, as many as their lane takes.
+
+        Returns once their intents are committed and they are on their way; settling goes on behind. What finds no
+        room is given back without spending an attempt.
+        """
+        contract = self._renderer.contract(version_id)
+        concurrency = contract.destination.limits.concurrency
+        rest = list(postback_ids)
+        while rest:
+            room = self._wire.wait_for_room(contract.name, concurrency, min(len(rest), concurrency), WAIT_FOR_ROOM_S)
+            if room <= 0 or self._closing.is_set():
+                store.give_back(self._engine, token, rest, DEFER_S)
+                log.info("postbacks.deferred", destination=contract.name, count=len(rest))
+                return
+            batch, rest = rest[:room], rest[room:]
+            self._fire_batch(token, batch)
+
+    def _fire_batch(self, token: int, postback_ids: Sequence[int]) -> None:
+        gate = store.gate(self._engine, token, postback_ids, self._worker, self._prepare)
+        now = time.monotonic()
+        for prepared in gate.prepared:
+            self._in_flight[prepared.gated.postback_id] = (token, now)
+        self._wire.send([(prepared, self._renderer.account(prepared.gated.version_id)) for prepared in gate.prepared])
+        for stopped in gate.stopped:
+            log.warning(
+                "postback.stopped",
+                postback=show("pb", stopped.gated.postback_id),
+                state=stopped.state,
+                reason=stopped.reason,
+            )
+        if gate.stale:
+            log.info("leases.stale", token=token, count=gate.stale)
+
+    def _prepare(self, gated: Gated) -> Prepared | Stopped:
+        self._clock.observe(gated.now)
+        return self._renderer.prepare(gated)
+
+    @property
+    def in_flight(self) -> int:
+        """Attempts whose intent is recorded and whose outcome is not."""
+        return len(self._in_flight)
+
+    def close(self, timeout_s: float = 30.0) -> bool:
+        """Let what is on the wire end and be settled; True if all of it was. Takes nothing new meanwhile."""
+        self._closing.set()
+        end = time.monotonic() + timeout_s
+        while self._in_flight and time.monotonic() < end:
+            time.sleep(0.02)
+        self._answered.put(None)
+        self._threads[0].join(timeout=5)
+        self._wire.close()
+        return not self._in_flight
+
+    def _settle_for_ever(self) -> None:
+        while (first := self._answered.get()) is not None:
+            batch = [first]
+            end = time.monotonic() + SETTLE_LINGER_S
+            while len(batch) < SETTLE_BATCH:
+                try:
+                    answered = self._answered.get(timeout=max(0.0, end - time.monotonic()))
+                except queue.Empty:
+                    break
+                if answered is None:
+                    self._answered.put(None)
+                    break
+                batch.append(answered)
+            self._settle(batch)
+
+    def _settle(self, batch: list[Answered]) -> None:
+        now = self._clock.now()
+        attempts = [
+            settle_answer(answered, self._worker, now, random.random())  # noqa: S311 — jitter, not cryptography
+            for answered in batch
+        ]
+        while True:
+            try:
+                settlement = store.settle(self._engine, attempts)
+                break
+            except (OperationalError, DBAPIError) as error:
+                # The database is away. The answers are in our hands and nowhere else: keep them and try again.
+                # If it takes longer than the lease, rescue calls the attempts unknown and the fence discards ours.
+                log.error("settle.failed", attempts=len(attempts), error=str(error.orig or error))
+                time.sleep(_SETTLE_RETRY_S)
+        stale = {attempt.attempt_id for attempt in settlement.stale}
+        for attempt in attempts:
+            self._in_flight.pop(attempt.postback_id, None)
+            log_attempt(attempt, settlement.states.get(attempt.postback_id), stale=attempt.attempt_id in stale)
+
+    def _keep_leases(self) -> None:
+        """Extend the leases of what is still on the wire, long before they end."""
+        while not self._closing.wait(self._lease_s / 6) or self._in_flight:
+            if self._closing.is_set():
+                time.sleep(0.2)
+            now = time.monotonic()
+            ageing = [
+                (number, token)
+                for number, (token, renewed) in list(self._in_flight.items())
+                if now - renewed > self._lease_s / 4
+            ]
+            if not ageing:
+                continue
+            try:
+                held = store.extend(self._engine, ageing, self._lease_s)
+            except DBAPIError as error:
+                log.error("leases.not_extended", count=len(ageing), error=str(error.orig or error))
+                continue
+            for number, token in ageing:
+                if number in self._in_flight:
+                    self._in_flight[number] = (token, now)
+            if held < len(ageing):
+                log.info("leases.settled_meanwhile", count=len(ageing) - held)
+
+
+def log_attempt(attempt: SettledAttempt, state: State | None, *, stale: bool) -> None:
+    """The canonical line: one an attempt, saying the same as its rows in short."""
+    last = attempt.hops[-1] if attempt.hops else None
+    attempt_log().info(
+        "postback.attempted",
+        attempt=show("at", attempt.attempt_id),
+        postback=show("pb", attempt.postback_id),
+        number=attempt.number,
+        trigger=attempt.trigger,
+        verdict=attempt.verdict,
+        rule=attempt.rule,
+        state=state or attempt.state,
+        stale=stale,
+        status_code=attempt.status_code,
+        delay_s=attempt.delay_s,
+        hops=len(attempt.hops),
+        total_ms=last and last.total_ms,
+        peer=last and last.peer,
+        url=last.url if last else None,
+        error=attempt.error_message,
+    )

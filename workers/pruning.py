@@ -1,0 +1,19 @@
+"""Housekeeping that must not wait for a person: the coming months' evidence partitions."""
+
+from __future__ import annotations
+
+import structlog
+from sqlalchemy import Engine
+
+from infra.db.migrate import make_partitions
+
+log = structlog.get_logger()
+
+
+def make_room(engine: Engine) -> list[str]:
+    """Make the partitions of the coming months; names of the new ones."""
+    with engine.begin() as connection:
+        made = make_partitions(connection)
+    if made:
+        log.info("partitions.made", names=made)
+    return made

@@ -1,0 +1,120 @@
+"""From a gated postback to the exact request: macros filled, secrets put in, and a masked copy for the log."""
+
+from __future__ import annotations
+
+import threading
+import time
+from dataclasses import dataclass
+from typing import Protocol
+
+from infra.secrets import SecretError, read_secret
+from infra.version import VERSION
+from schemas.conversion import event_values
+from schemas.destination import BearerAuth, Contract, DestinationVersion, HeaderAuth
+from schemas.exchange import Headers, OutboundRequest
+from schemas.ids import show
+from schemas.lifecycle import State
+from schemas.macros import Rendered, RenderError, render
+from schemas.postback import Gated, Prepared, Stopped
+from schemas.redaction import Redactor
+
+SECRETS_KEPT_S = 30.0
+"""After this long a secret is read again, so that a rotated file is taken up without a restart."""
+SECRET_MISSING_RETRY_S = 30.0
+USER_AGENT = f"holdfire/{VERSION}"
+
+
+class Versions(Protocol):
+    """Where applied destination versions are found."""
+
+    def version(self, version_id: int) -> DestinationVersion: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Account:
+    """A contract with its secrets read: what rendering, sending and masking need of it."""
+
+    version: DestinationVersion
+    settings: dict[str, str]
+    headers: Headers
+    secrets: dict[str, str]
+    redactor: Redactor
+
+
+class Renderer:
+    """Renders postbacks under the version they were held with. Safe to use from several threads."""
+
+    def __init__(self, versions: Versions) -> None:
+        self._versions = versions
+        self._accounts: dict[int, tuple[float, Account]] = {}
+        self._lock = threading.Lock()
+
+    def account(self, version_id: int) -> Account:
+        """The version with its secrets. Raises ``SecretError`` when one of them cannot be read."""
+        with self._lock:
+            kept = self._accounts.get(version_id)
+            if kept is not None and time.monotonic() - kept[0] < SECRETS_KEPT_S:
+                return kept[1]
+            account = open_account(self._versions.version(version_id))
+            self._accounts[version_id] = (time.monotonic(), account)
+            return account
+
+    def contract(self, version_id: int) -> Contract:
+        """The contract of a version, secrets or no secrets."""
+        return self._versions.version(version_id).contract
+
+    def prepare(self, gated: Gated) -> Prepared | Stopped:
+        """The request to send, or why this postback must not be sent now."""
+        if gated.expires_at is not None and gated.now > gated.expires_at:
+            limit = f"the network's age limit ended at {gated.expires_at.isoformat()}"
+            return Stopped(gated, State.EXPIRED, limit)
+        try:
+            account = self.account(gated.version_id)
+        except SecretError as error:
+            # Somebody forgot a variable on this machine: the postback waits, no attempt is spent.
+            waiting = State.RETRYING if gated.number > 1 else State.HELD
+            return Stopped(gated, waiting, str(error), delay_s=SECRET_MISSING_RETRY_S)
+        contract = account.version.contract
+        values = account.settings | event_values(
+            contract, gated.event, show("pb", gated.postback_id), gated.net_value
+        )
+        try:
+            rendered = render(contract.template, values)
+        except RenderError as error:
+            return Stopped(gated, State.REJECTED, f"cannot be rendered: {error}")
+        click_id = values["click_id"]
+        return Prepared(
+            gated=gated,
+            version=account.version,
+            request=request_of(rendered, account.headers),
+            shown_url=account.redactor.in_text(rendered.url, click_id),
+            click_id=click_id,
+            notes=rendered.notes,
+        )
+
+
+def open_account(version: DestinationVersion) -> Account:
+    """Read a version's secrets and make ready what every one of its requests shares. Raises ``SecretError``."""
+    contract = version.contract
+    secrets = {place: read_secret(ref) for place, ref in contract.destination.secret_refs().items()}
+    settings = contract.plain_settings()
+    settings |= {place: value for place, value in secrets.items() if place.startswith("settings.")}
+    return Account(version, settings, _auth_headers(contract, secrets), secrets, Redactor(tuple(secrets.values())))
+
+
+def request_of(rendered: Rendered, auth: Headers) -> OutboundRequest:
+    """The rendered postback as a request, with our name on it and the account's credentials."""
+    given = tuple((name.encode("latin-1"), text.encode("utf-8")) for name, text in rendered.headers)
+    ours: Headers = ((b"User-Agent", USER_AGENT.encode()), (b"Accept", b"*/*"))
+    named = {name.lower() for name, _ in given}
+    headers = (*(field for field in ours if field[0].lower() not in named), *given, *auth)
+    return OutboundRequest(rendered.method, rendered.url, headers, rendered.body.encode())
+
+
+def _auth_headers(contract: Contract, secrets: dict[str, str]) -> Headers:
+    match contract.destination.auth:
+        case HeaderAuth(name=name):
+            return ((name.encode(), secrets["auth.value"].encode()),)
+        case BearerAuth():
+            return ((b"Authorization", b"Bearer " + secrets["auth.token"].encode()),)
+    return ()

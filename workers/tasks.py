@@ -1,0 +1,68 @@
+"""Celery tasks: thin shims over the rooms' functions. Nothing here decides anything."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+from typing import TYPE_CHECKING, Any
+
+from celery import Celery, Task
+
+from infra import broker
+from schemas.postback import Lease
+from workers.intake import take_message
+from workers.pruning import make_room
+from workers.releasing import release_due
+from workers.rescuing import rescue
+
+if TYPE_CHECKING:
+    from workers.app import Runtime
+
+RELEASE_EVERY = timedelta(milliseconds=250)
+RESCUE_EVERY = timedelta(seconds=1)
+PRUNE_EVERY = timedelta(hours=1)
+
+
+def register(app: Celery, runtime: Runtime) -> None:
+    """Put Holdfire's tasks on the app, and the clock's schedule."""
+
+    @app.task(name=broker.INTAKE_TASK, bind=True)
+    def intake(self: Task[Any, Any], message: object) -> None:
+        take_message(
+            runtime.engine, runtime.destinations, self.request.id or "unnamed", message, runtime.clock.now()
+        )
+
+    @app.task(name=broker.FIRE_TASK)
+    def fire(token: int, version_id: int, postback_ids: list[int]) -> None:
+        runtime.firing.fire(token, version_id, postback_ids)
+
+    @app.task(name=broker.RELEASE_TASK)
+    def release() -> None:
+        release_due(
+            runtime.engine,
+            hints_waiting=lambda: broker.depth(app, broker.FIRE),
+            hint=lambda lease: hint(app, lease),
+            lease_s=runtime.lease_s,
+        )
+
+    @app.task(name=broker.RESCUE_TASK)
+    def rescue_silent() -> None:
+        rescue(runtime.engine, runtime.renderer)
+
+    @app.task(name=broker.PRUNE_TASK)
+    def prune() -> None:
+        make_room(runtime.engine)
+
+    # A tick that nobody took in time is worthless: the next one says the same.
+    app.conf.beat_schedule = {
+        name: {"task": task, "schedule": every, "options": {"expires": max(2.0, every.total_seconds())}}
+        for name, task, every in (
+            ("release", broker.RELEASE_TASK, RELEASE_EVERY),
+            ("rescue", broker.RESCUE_TASK, RESCUE_EVERY),
+            ("prune", broker.PRUNE_TASK, PRUNE_EVERY),
+        )
+    }
+
+
+def hint(app: Celery, lease: Lease) -> None:
+    """Tell the firing workers of a lease."""
+    app.send_task(broker.FIRE_TASK, args=[lease.token, lease.version_id, list(lease.postback_ids)])

@@ -1,0 +1,169 @@
+"""The only part that is asynchronous: one event loop a process, alive across tasks, with kept-alive connections.
+
+Each destination has a lane: at most ``concurrency`` attempts on the wire, the others in order behind them. A
+slow network fills its own lane and nobody else's.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
+
+import uvloop
+
+from infra.http.fetch import fetch
+from infra.http.transport import EvidenceTransport
+from schemas.destination import ClientCredentialsAuth
+from schemas.exchange import Answer, Failure, FailureKind, OutboundRequest
+from schemas.postback import Prepared
+from workers.rendering import Account
+from workers.tokens import TokenError, Tokens
+
+QUEUED_AHEAD_S = 0.5
+"""A lane takes about as much as it can send in this time: what waits longer should wait as a row, not here."""
+DEEPEST_QUEUE = 16
+"""Times its concurrency that a lane may queue, however fast its network answers."""
+_SMOOTHING = 0.1
+
+
+@dataclass(frozen=True, slots=True)
+class Answered:
+    """An attempt that ended on the wire; ``secrets`` are those that came into being on the way (a token)."""
+
+    prepared: Prepared
+    account: Account
+    answer: Answer
+    secrets: tuple[str, ...] = ()
+
+
+@dataclass(slots=True)
+class _Lane:
+    concurrency: int
+    waiting: deque[tuple[Prepared, Account]] = field(default_factory=deque)
+    on_wire: int = 0
+    attempt_s: float = 0.01
+
+    @property
+    def room(self) -> int:
+        depth = min(max(QUEUED_AHEAD_S / self.attempt_s, 1.0), DEEPEST_QUEUE)
+        return int(self.concurrency * depth) - self.on_wire - len(self.waiting)
+
+
+class Wire:
+    """Sends prepared attempts and hands each answer to ``on_answer``, which must be quick and thread-safe."""
+
+    def __init__(self, on_answer: Callable[[Answered], None]) -> None:
+        self._on_answer = on_answer
+        self._lanes: dict[str, _Lane] = {}
+        self._ready = threading.Event()
+        self._room_made = threading.Condition()
+        self._loop: asyncio.AbstractEventLoop
+        self._stop: asyncio.Event
+        self._transport: EvidenceTransport
+        self._tokens: Tokens
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._thread = threading.Thread(target=self._run, name="wire", daemon=True)
+        self._thread.start()
+        self._ready.wait()
+
+    def room(self, name: str, concurrency: int) -> int:
+        """How many more attempts the destination's lane would take now; may be negative."""
+        lane = self._lanes.setdefault(name, _Lane(concurrency))
+        lane.concurrency = concurrency
+        return lane.room
+
+    def wait_for_room(self, name: str, concurrency: int, wanted: int, timeout_s: float) -> int:
+        """Wait until the lane takes ``wanted`` attempts, or the time is over; the room there is then."""
+        end = time.monotonic() + timeout_s
+        with self._room_made:
+            while (room := self.room(name, concurrency)) < wanted and (left := end - time.monotonic()) > 0:
+                self._room_made.wait(min(left, 0.05))
+        return room
+
+    def send(self, attempts: Sequence[tuple[Prepared, Account]]) -> None:
+        """Put attempts into their lanes, in order. Their intents must be committed."""
+        self._loop.call_soon_threadsafe(self._enter, list(attempts))
+
+    @property
+    def in_flight(self) -> int:
+        """Attempts in any lane, waiting or on the wire."""
+        return sum(lane.on_wire + len(lane.waiting) for lane in list(self._lanes.values()))
+
+    def close(self) -> None:
+        """Stop the loop. Call it when ``in_flight`` is zero: what is on the wire is cut off."""
+        self._loop.call_soon_threadsafe(self._stop.set)
+        self._thread.join(timeout=10)
+
+    def _run(self) -> None:
+        with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+            runner.run(self._serve())
+
+    async def _serve(self) -> None:
+        self._loop = asyncio.get_running_loop()
+        self._stop = asyncio.Event()
+        async with EvidenceTransport() as self._transport:
+            self._tokens = Tokens(self._transport)
+            self._ready.set()
+            await self._stop.wait()
+            for task in self._tasks:
+                task.cancel()
+            await asyncio.gather(*self._tasks, return_exceptions=True)
+
+    def _enter(self, attempts: list[tuple[Prepared, Account]]) -> None:
+        for prepared, account in attempts:
+            contract = account.version.contract
+            lane = self._lanes.setdefault(contract.name, _Lane(contract.destination.limits.concurrency))
+            lane.waiting.append((prepared, account))
+            if lane.on_wire < lane.concurrency:
+                lane.on_wire += 1
+                task = self._loop.create_task(self._drain(lane))
+                self._tasks.add(task)
+                task.add_done_callback(self._tasks.discard)
+
+    async def _drain(self, lane: _Lane) -> None:
+        """Send from the lane until it is empty: one of its ``concurrency`` places."""
+        try:
+            while lane.waiting and lane.on_wire <= lane.concurrency:
+                prepared, account = lane.waiting.popleft()
+                started = self._loop.time()
+                self._on_answer(await self._attempt(prepared, account))
+                lane.attempt_s += _SMOOTHING * (self._loop.time() - started - lane.attempt_s)
+        finally:
+            lane.on_wire -= 1
+
+    async def _attempt(self, prepared: Prepared, account: Account) -> Answered:
+        contract = account.version.contract
+        try:
+            if isinstance(contract.destination.auth, ClientCredentialsAuth):
+                return await self._attempt_with_token(prepared, account, contract.destination.auth)
+            answer = await fetch(self._transport, prepared.request, contract.fetch_limits)
+        except Exception as error:  # noqa: BLE001 — a fault of ours must not lose the attempt: its outcome is unknown
+            answer = Answer((), Failure(FailureKind.PROTOCOL, True, type(error).__name__, str(error)))
+        return Answered(prepared, account, answer)
+
+    async def _attempt_with_token(
+        self, prepared: Prepared, account: Account, auth: ClientCredentialsAuth
+    ) -> Answered:
+        """A token that the network no longer knows is renewed once: a 401 has counted nothing."""
+        limits = account.version.contract.fetch_limits
+        try:
+            token = await self._tokens.token(account, auth)
+            answer = await fetch(self._transport, _with_token(prepared.request, token), limits)
+            if answer.last is None or answer.last.status_code != 401:
+                return Answered(prepared, account, answer, (token,))
+            self._tokens.forget(account, token)
+            renewed = await self._tokens.token(account, auth)
+        except TokenError as error:
+            failure = Failure(FailureKind.CONNECT, False, "TokenError", str(error))
+            return Answered(prepared, account, Answer((), failure))
+        again = await fetch(self._transport, _with_token(prepared.request, renewed), limits)
+        hops = answer.hops + tuple(replace(hop, number=hop.number + len(answer.hops)) for hop in again.hops)
+        return Answered(prepared, account, replace(again, hops=hops), (token, renewed))
+
+
+def _with_token(request: OutboundRequest, token: str) -> OutboundRequest:
+    return replace(request, headers=(*request.headers, (b"Authorization", b"Bearer " + token.encode())))
