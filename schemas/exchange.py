@@ -80,7 +80,8 @@ class Hop:
     method: str
     started_at: datetime
     request_head: bytes
-    """Request line and header fields exactly as sent, CRLF-terminated, without the blank line."""
+    """Request line and header fields exactly as sent, CRLF-terminated, without the blank line. Empty where
+    nothing was sent."""
     request_body: bytes = b""
     addresses: tuple[str, ...] = ()
     """Every address the name resolved to, in resolver order."""
@@ -93,6 +94,8 @@ class Hop:
     connect_ms: float | None = None
     """TCP and TLS together; the engine does not report them apart."""
     first_byte_ms: float | None = None
+    """From the start of the hop, as ``total_ms`` is; ``dns_ms`` is None where the answer was remembered, and
+    ``connect_ms`` where the connection was reused."""
     total_ms: float | None = None
     status_code: int | None = None
     response_head: bytes = b""

@@ -29,7 +29,6 @@ from aiohttp import (
 )
 from aiohttp.connector import Connection
 from aiohttp.http_exceptions import HttpProcessingError
-from aiohttp.streams import StreamReader
 from yarl import URL
 
 from infra.http.egress import EgressGuard, EgressRefused, PinningResolver
@@ -165,6 +164,9 @@ class EvidenceTransport(httpx.AsyncBaseTransport):
                 raise ConnectTimeoutError(f"no connection within {limits.connect_s:g} s") from None
             protocol = cast("RecordingProtocol", connection.protocol)
             if not protocol.exchanges:
+                if not protocol.is_connected():
+                    connection.close()
+                    raise ConnectionResetError("closed by the peer before the request was written")
                 record.connect_s = time.perf_counter() - started
                 break
             if not protocol.is_stale():
@@ -263,22 +265,12 @@ async def _speak(
         record.heard(protocol)
         raise
     record.answered(message, protocol)
-    await _read_body(payload, record)
+    while (chunk := await payload.readany()) and record.take(chunk):
+        pass
     if protocol.lost is not None and record.body_error is None:
         # A body that lasts until the connection closes looks whole to the parser even after a reset.
         record.body_error = describe(protocol.lost)
     return not record.truncated and not transport.get_write_buffer_size()
-
-
-async def _read_body(payload: StreamReader, record: Recording) -> None:
-    try:
-        while chunk := await payload.readany():
-            if not record.take(chunk):
-                return
-    except BaseException:
-        # The reader hands out nothing once it has an error, though what came before lies in its buffer.
-        record.take(b"".join(payload._buffer))
-        raise
 
 
 class ConnectTimeoutError(OSError):

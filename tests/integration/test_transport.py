@@ -383,23 +383,24 @@ def test_a_body_longer_than_announced_leaves_the_status_standing(run: Run) -> No
 
 @pytest.mark.parametrize("pieces", [1, 2])
 def test_a_broken_chunk_ends_the_body_at_once_and_leaves_the_status_standing(run: Run, pieces: int) -> None:
-    """Whether it comes with the head or later, nobody waits for the deadline."""
-    head, chunks = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n", b"2\r\nab\r\nzz\r\nmore"
+    """Whether it comes with the head or later, nobody waits for the deadline and nothing before it is lost."""
+    head, first = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n", b"2\r\nab\r\n"
+    rest = b"3\r\ncde\r\nzz\r\nmore"
 
     async def script(peer: Peer) -> None:
         await peer.read()
-        await peer.say(head + chunks if pieces == 1 else head + chunks[:7])
-        if pieces == 2:
-            await asyncio.sleep(
-                0.02
-            )  # lets the first part be read by itself; a merge would test the same law
-            await peer.say(chunks[7:])
+        if pieces == 1:
+            await peer.say(head + first + rest)
+        else:
+            await peer.say(head + first)
+            await asyncio.sleep(0.02)  # paces the pieces apart; were they merged, the law would be the same
+            await peer.say(rest)
         await peer.client_closed()
 
     answer, _ = ask(run, script)
     hop = only(answer)
     assert (answer.failure, hop.status_code) == (None, 200)
-    assert b"ab" in hop.body
+    assert hop.body == (first + rest if pieces == 1 else b"abcde")
     assert "TimeoutError" not in str(hop.body_error)
     assert hop.body_error is not None
 
@@ -878,6 +879,36 @@ def test_a_connection_made_where_private_is_allowed_is_not_there_for_others(run:
     answer, server = run(main())
     assert failed(answer) == (FailureKind.REFUSED_BY_GUARD, False)
     assert (answer.hops, len(server.requests)) == ((), 1)
+
+
+def test_a_name_that_turned_public_is_not_reached_over_its_old_private_connection(run: Run) -> None:
+    """Rebinding in reverse: the guard admits the name, and still the loopback connection is not reused."""
+    loopback, public = ("127.0.0.1",), ("93.184.215.14",)
+    answers = iter([loopback, loopback, public])
+    now = 0.0
+
+    def clock() -> float:
+        nonlocal now
+        now += 3600  # nothing stays fresh, so admission and dialling each ask again
+        return now
+
+    async def lookup(host: str) -> tuple[str, ...]:
+        try:
+            return next(answers)
+        except StopIteration:  # asked by the dialling: keeps the test from leaving this machine
+            raise socket.gaierror(socket.EAI_AGAIN, "no answer") from None
+
+    async def main() -> tuple[Answer, Server]:
+        transport = EvidenceTransport(guard=EgressGuard(lookup, clock))
+        async with serving(answering(OK)) as server, transport:
+            url = server.url(host="network.test")
+            assert (await fetch(transport, get(url), LIMITS)).failure is None
+            return await fetch(transport, get(url), replace(LIMITS, allow_private=False)), server
+
+    answer, server = run(main())
+    assert failed(answer) == (FailureKind.DNS, False)
+    assert only(answer).addresses == public
+    assert len(server.requests) == 1
 
 
 # Behind an httpx client
