@@ -2,5 +2,5 @@
 
 `tuned_celery` and `pgqueuer_worker` fire postbacks, `delay_insert` takes events in; `drive` measures them on
 one target (`target`) with one meter (`metering`). Run them side by side with
-`python -m tests.benchmarks.peers.drive --database-url … --broker-url …`.
+`python -m tests.benchmarks.peers.drive`.
 """

@@ -8,8 +8,13 @@ import secrets
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Protocol
 
+import psutil
+
+from infra.embedded import use_engines
 from tests.benchmarks.peers import processes
 from tests.benchmarks.peers.delay_insert import DelayInsert
 from tests.benchmarks.peers.metering import CpuMeter
@@ -149,30 +154,45 @@ def table(results: Iterable[Result]) -> str:
     return "\n".join(lines)
 
 
+def measure_all(
+    n: int, database_url: str, broker_url: str, engine_pids: Mapping[str, Iterable[int]]
+) -> list[Result]:
+    """Measure the firing peers and the intake peer on a target of their own, one after another."""
+    firing: list[Peer] = [TunedCelery(), PgQueuerWorkers()]
+    target = Target()
+    try:
+        metered = {**engine_pids, "target": [target.pid]}
+        results = [
+            measure(peer, n, target.url, database_url, broker_url, other_pids=metered) for peer in firing
+        ]
+        assert target.answered() == len(firing) * (WARM_UP + n), "a postback was sent twice or not at all"
+    finally:
+        target.stop()
+    intake = measure_intake(DelayInsert(), n, database_url, broker_url, other_pids=engine_pids)
+    return [*results, intake]
+
+
 def main() -> None:
-    """Measure all three on engines that already run."""
+    """Measure all three on embedded engines of their own, or on those given."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--database-url", required=True)
-    parser.add_argument("--broker-url", required=True)
-    parser.add_argument("--n", type=int, default=3000)
+    parser.add_argument("--database-url", help="an empty database to use instead; needs --broker-url too")
+    parser.add_argument("--broker-url")
+    parser.add_argument("--n", type=int, default=10_000)
     parser.add_argument(
         "--meter", action="append", default=[], metavar="NAME=PID", help="also meter this tree"
     )
     given = parser.parse_args()
-    engines = (given.database_url, given.broker_url)
-    others = {name: [int(pid)] for name, _, pid in (pair.partition("=") for pair in given.meter)}
-    target = Target()
-    try:
-        with_target = {**others, "target": [target.pid]}
-        firing: list[Peer] = [TunedCelery(), PgQueuerWorkers()]
-        results = [measure(peer, given.n, target.url, *engines, other_pids=with_target) for peer in firing]
-        assert target.answered() == len(firing) * (WARM_UP + given.n), (
-            "a postback was sent twice or not at all"
-        )
-        results.append(measure_intake(DelayInsert(), given.n, *engines, other_pids=others))
-    finally:
-        target.stop()
-    print(table(results))
+    pids = {name: [int(pid)] for name, _, pid in (pair.partition("=") for pair in given.meter)}
+    if given.database_url:
+        print(table(measure_all(given.n, given.database_url, given.broker_url, pids)))
+        return
+    with TemporaryDirectory() as folder:
+        with use_engines(Path(folder), linger_s=0) as engines:
+            servers = {"postgres": engines.postgres_pid, "valkey": engines.valkey_pid}
+            pids |= {name: [pid] for name, pid in servers.items() if pid}
+            running = [psutil.Process(pid) for pid in servers.values() if pid]
+            print(table(measure_all(given.n, engines.database_url, engines.broker_url, pids)))
+        psutil.wait_procs(running, timeout=30)  # their folder goes next
 
 
 if __name__ == "__main__":

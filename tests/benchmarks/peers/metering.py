@@ -31,7 +31,8 @@ class CpuMeter:
     has seen (also when they leave the tree), and keeps the last figure of whoever ends without a living parent.
     What such a process used since the last look is lost, at most `interval_s` of it.
 
-    A tree ends where another name's root begins, so roots may lie below each other. Linux only (`/proc`).
+    A tree ends where another name's root begins, so roots may lie below each other; read before stopping the
+    inner ones, since the outer one inherits their time when it has waited for them. Linux only (`/proc`).
     """
 
     def __init__(self, pids_by_name: Mapping[str, Iterable[int]], interval_s: float = 0.25) -> None:
