@@ -39,7 +39,7 @@ from schemas.exchange import FailureKind, FetchLimits, Hop, OutboundRequest
 
 CONNECTIONS_MAX = 512
 KEEPALIVE_S = 15.0
-"""Idle connections are closed before common servers close them (nginx 75 s, many load balancers 20 s and up)."""
+"""Shorter than what common servers keep (nginx: 75 s), so that we hang up first and no write meets a close."""
 _READ_BUFFER_BYTES = 65_536
 _LINE_MAX_BYTES = 65_536
 _ORIGINS_MAX = 1024
