@@ -8,10 +8,11 @@ import json
 import os
 import signal
 import sys
+import threading
 import time
+from contextlib import suppress
 from datetime import UTC, datetime
 from pathlib import Path
-from types import FrameType
 
 from infra.embedded.engine import Engine, Server, adopt, launch
 from infra.embedded.errors import EngineError
@@ -27,11 +28,11 @@ _LONGEST_PAUSE_S = 10.0
 class Keeper:
     """Keeps one engine for as long as somebody uses it."""
 
-    def __init__(self, folders: Folders, linger_s: float) -> None:
+    def __init__(self, folders: Folders, linger_s: float, told_to_stop: threading.Event) -> None:
         """``linger_s`` is how long the engine outlives its last user, so that the next need not wait."""
         self._folders = folders
         self._linger_s = linger_s
-        self._told_to_stop = False
+        self._told_to_stop = told_to_stop
         self._unused_since: float | None = None
         self._retry_at = 0.0
         self._pause_s = _TICK_S
@@ -53,7 +54,7 @@ class Keeper:
 
     def watch(self) -> None:
         """Restart the server whenever it ends; return once it is told to stop or nobody uses the engine."""
-        while not self._told_to_stop and not self._unused():
+        while not self._told_to_stop.is_set() and not self._unused():
             if not self._server.alive() and time.monotonic() >= self._retry_at:
                 self._restart()
             time.sleep(_TICK_S)
@@ -67,10 +68,6 @@ class Keeper:
         if state is not None and state.keeper_pid == os.getpid():
             self._folders.write_state(State(self._port, None, os.getpid(), self._engine.version))
         os.close(self._lock)
-
-    def stop_soon(self, _number: int, _frame: FrameType | None) -> None:
-        """Signal handler: end at the next tick."""
-        self._told_to_stop = True
 
     def _restart(self) -> None:
         self._say(f"pid {self._server.pid} ended; starting it again")
@@ -115,21 +112,24 @@ def main(data_dir: str, name: EngineName, linger_s: str) -> int:
     log = folders.open_log(folders.keeper_log)
     os.dup2(log, 1)
     os.dup2(log, 2)
+    told_to_stop = threading.Event()
     signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    # From the start: a keeper that ended between starting its server and watching it would leave it behind.
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda _number, _frame: told_to_stop.set())
     try:
-        keeper = Keeper(folders, float(linger_s))
+        keeper = Keeper(folders, float(linger_s), told_to_stop)
     except EngineError as error:
         told = {"reason": error.reason, "remedy": error.remedy, "log": error.log}
     except OSError as error:
         told = {"reason": str(error), "remedy": f"check the rights and the space in {data_dir}", "log": ""}
     else:
         told = {}
-    os.write(report, json.dumps(told).encode() + b"\n")
+    with suppress(BrokenPipeError):  # who asked may be gone; the engine then stops for want of users
+        os.write(report, json.dumps(told).encode() + b"\n")
     os.close(report)
     if told:
         return 1
-    for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, keeper.stop_soon)
     keeper.watch()
     keeper.end()
     return 0

@@ -150,7 +150,7 @@ def _join(wanted: list[Folders], linger_s: float) -> None:
             _take_hold(folders)
             undo.callback(_let_go, folders)
             if not is_held(folders.lock("keeper")):
-                keepers.append((folders, _start_keeper(folders, linger_s)))
+                keepers.append((folders, starting.enter_context(_start_keeper(folders, linger_s))))
         for folders, report in keepers:
             _read_report(folders, report)
         for folders in wanted:
@@ -191,9 +191,8 @@ def _start_keeper(folders: Folders, linger_s: float) -> IO[bytes]:
 
 
 def _read_report(folders: Folders, report: IO[bytes]) -> None:
-    with report:
-        ready, _, _ = select.select([report], [], [], _PATIENCE_S)
-        line = report.readline() if ready else b""
+    ready, _, _ = select.select([report], [], [], _PATIENCE_S)
+    line = report.readline() if ready else b""
     if not line:
         raise EngineError(
             f"the {folders.name} keeper died or hung while it started",
