@@ -1,0 +1,117 @@
+"""The front door: one menu of every room's commands. A room is imported when one of its commands is called."""
+
+from __future__ import annotations
+
+import os
+import sys
+from importlib import import_module
+from typing import Any, NamedTuple
+
+import typer
+from typer.core import TyperCommand, TyperGroup
+
+ROOMS = ("schemas", "infra", "producers", "workers", "investigations")
+DEBUG_VARIABLE = "HOLDFIRE_DEBUG"
+
+
+class Entry(NamedTuple):
+    """A command's line in the menu, the words its own help begins with. ``module.register(app)`` adds it."""
+
+    module: str
+    panel: str
+    about: str
+
+
+_RUN, _SEND, _SET_UP, _ASK = "Run", "Send", "Set up", "Ask"
+MENU: dict[str, Entry] = {
+    "up": Entry("workers.cli", _RUN, "Run everything and stay up."),
+    "work": Entry("workers.cli", _RUN, "Run one worker process: intake, release passes and firing."),
+    "clock": Entry("workers.cli", _RUN, "Run one clock: ticks for releasing, rescuing and housekeeping."),
+    "release": Entry("workers.cli", _RUN, "Run one release pass now."),
+    "migrate": Entry("infra.db.cli", _SET_UP, "Bring the database's tables to this version."),
+    "destinations": Entry(
+        "workers.destinations_cli", _SET_UP, "Check, apply, list, render and try destinations."
+    ),
+    "doctor": Entry("infra.doctor.cli", _SET_UP, "Say what is found and what is wrong, each with a remedy."),
+    "sink": Entry(
+        "infra.sink.cli", _SET_UP, "Receive postbacks as the ad networks would, count what they would credit."
+    ),
+}
+
+
+class Menu(TyperGroup):
+    """Lists ``MENU`` and imports the one command that is called: ``--help`` must not wait for Celery."""
+
+    def __init__(self, **attributes: Any) -> None:
+        super().__init__(**attributes)
+        self.commands = {
+            name: TyperCommand(name, help=entry.about, rich_help_panel=entry.panel)
+            for name, entry in MENU.items()
+        }
+
+    def resolve_command(self, ctx: Any, args: list[str]) -> tuple[str | None, Any, list[str]]:
+        """The command itself in place of its line in the menu."""
+        name, line, rest = super().resolve_command(ctx, args)
+        return name, line and load_command(str(name)), rest
+
+
+def load_command(name: str) -> Any:
+    """Import a command of ``MENU`` from its room."""
+    room = typer.Typer()
+    room.callback()(lambda: None)  # without it, Typer makes a room of one command that command
+    import_module(MENU[name].module).register(room)
+    group = typer.main.get_command(room)
+    assert isinstance(group, TyperGroup)
+    return group.commands[name]
+
+
+app = typer.Typer(
+    cls=Menu,
+    help="Report only the conversions that stuck.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,  # they print local variables, and a local may be a secret
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+
+@app.callback()
+def _front_door() -> None:
+    """Typer makes a group of what has a callback."""
+
+
+def main() -> None:
+    """Run the command line. What a person can mend is said in a plain sentence, with exit code 2."""
+    try:
+        app(prog_name="holdfire")
+    except Exception as error:
+        said = None if os.environ.get(DEBUG_VARIABLE) else plain_words(error)
+        if said is None:
+            raise
+        print(f"holdfire: {said}", file=sys.stderr)
+        sys.exit(2)
+
+
+def plain_words(error: Exception) -> str | None:
+    """What to tell a person, or None for an error nobody foresaw: that one keeps its traceback.
+
+    Errors of the rooms carry reason and remedy in their text.
+    """
+    if type(error).__module__.partition(".")[0] in ROOMS:
+        return str(error)
+    if "sqlalchemy.exc" not in sys.modules:
+        return None
+    from sqlalchemy.exc import OperationalError, ProgrammingError  # noqa: PLC0415 — only once a room imported it
+
+    if isinstance(error, OperationalError):
+        # Never str(error): that quotes the statement and its values.
+        said = str(error.orig).strip().splitlines()
+        reason = said[0] if said else "no reason given"
+        return f"the database does not answer: {reason}; run `holdfire doctor`"
+    if isinstance(error, ProgrammingError) and getattr(error.orig, "pgcode", None) == "42P01":
+        return "the database has no tables of this version; run `holdfire migrate`"
+    return None
+
+
+if __name__ == "__main__":
+    main()

@@ -20,6 +20,10 @@ from infra.sink.server import Sink
 from infra.sink.thread import new_event_loop
 
 
+def register(app: typer.Typer) -> None:
+    app.command("sink")(sink)
+
+
 def sink(  # noqa: PLR0913, PLR0917 — a command's options are its parameters
     host: Annotated[str, typer.Option(help="Address to listen on.")] = "127.0.0.1",
     port: Annotated[int, typer.Option(help="Port to listen on; 0 takes a free one.")] = 8900,
