@@ -10,6 +10,7 @@ import json
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import lru_cache
 from urllib.parse import quote
 
 MACRO = re.compile(r"\{([a-z_]+(?:\.[A-Za-z0-9_.:-]+)?)\}")
@@ -37,6 +38,7 @@ Values = Mapping[str, str | None]
 """Macro values by name; a macro that is absent or None has no value."""
 
 _CONTROL = re.compile(r"[\x00-\x08\x0a-\x1f\x7f]")
+_UNRESERVED = re.compile(r"[A-Za-z0-9._~-]*")
 _ALREADY_ENCODED = re.compile(r"(?:[A-Za-z0-9._~!$'()*,;:@/?=+-]|%[0-9A-Fa-f]{2})*")
 
 
@@ -91,12 +93,19 @@ class Rendered:
 
 def encode(value: str) -> str:
     """Percent-encode once: everything but RFC 3986 §2.3 unreserved characters, as UTF-8."""
-    return quote(value, safe="")
+    return value if _UNRESERVED.fullmatch(value) else quote(value, safe="")
 
 
+@lru_cache(maxsize=4096)
 def names_in(text: str) -> frozenset[str]:
     """The macros a template text refers to."""
     return frozenset(MACRO.findall(text))
+
+
+@lru_cache(maxsize=4096)
+def _pieces(text: str) -> tuple[str, ...]:
+    """Literal text and macro names in turn, literal first: a template is taken apart once, then filled often."""
+    return tuple(MACRO.split(text))
 
 
 def substitute(text: str, values: Values, write: Callable[[str], str] = encode) -> str:
@@ -104,14 +113,16 @@ def substitute(text: str, values: Values, write: Callable[[str], str] = encode) 
 
     Raises ``KeyError`` with the macro's name where it has no value.
     """
-
-    def value_of(match: re.Match[str]) -> str:
-        value = values.get(match[1])
+    pieces = _pieces(text)
+    if len(pieces) == 1:
+        return text
+    filled = [pieces[0]]
+    for position in range(1, len(pieces), 2):
+        value = values.get(pieces[position])
         if value is None:
-            raise KeyError(match[1])
-        return write(value)
-
-    return MACRO.sub(value_of, text)
+            raise KeyError(pieces[position])
+        filled += (write(value), pieces[position + 1])
+    return "".join(filled)
 
 
 def _verbatim(value: str) -> str:
@@ -179,7 +190,7 @@ def _parameters(
     ordinary: list[str] = []
     last: list[str] = []
     for parameter in parameters:
-        event_macros = {name for name in names_in(parameter.value) if not name.startswith("settings.")}
+        event_macros = _event_macros(parameter.value)
         if event_macros and event_macros <= carried:
             if parameter.last:
                 raise RenderError(
@@ -193,30 +204,35 @@ def _parameters(
     return [*ordinary, *last]
 
 
+@lru_cache(maxsize=4096)
+def _event_macros(text: str) -> frozenset[str]:
+    return frozenset(name for name in names_in(text) if not name.startswith("settings."))
+
+
 def _parameter(parameter: Parameter, values: Values, notes: list[str]) -> str | None:
     """``name=value`` as it goes on the wire, or None when it is left out. Raises ``KeyError`` like ``substitute``."""
     name = substitute(parameter.name, values, _verbatim)
     try:
-        plain = substitute(parameter.value, values, _verbatim)
-        text = (
-            f"{name}={substitute(parameter.value, values, _already_encoded if parameter.encoded else encode)}"
-        )
+        written = substitute(parameter.value, values, _already_encoded if parameter.encoded else encode)
     except KeyError:
         if parameter.keep_empty:
             return f"{name}="
         if parameter.optional:
             return None
         raise
-    broken = _broken_limit(parameter, plain)
+    broken = _broken_limit(parameter, values)
     if broken is None:
-        return text
+        return f"{name}={written}"
     if parameter.optional:
         notes.append(f"{name} left out: {broken}")
         return None
     raise RenderError(f"{name}: {broken}. Send a value the network takes")
 
 
-def _broken_limit(parameter: Parameter, plain: str) -> str | None:
+def _broken_limit(parameter: Parameter, values: Values) -> str | None:
+    if parameter.max_length is None and parameter.pattern is None:
+        return None
+    plain = substitute(parameter.value, values, _verbatim)
     if parameter.max_length is not None and len(plain) > parameter.max_length:
         return f"{plain!r} has {len(plain)} characters, the network takes {parameter.max_length}"
     if parameter.pattern is not None and not re.fullmatch(parameter.pattern, plain):

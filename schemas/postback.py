@@ -7,6 +7,7 @@ from datetime import datetime
 from decimal import Decimal
 from typing import Literal
 
+from schemas.conversion import StoredConversion
 from schemas.destination import DestinationVersion
 from schemas.event import ConversionEvent
 from schemas.exchange import Hop, OutboundRequest
@@ -39,7 +40,7 @@ class Gated:
     first_attempt_at: datetime | None
     expires_at: datetime | None
     net_value: Decimal | None
-    event: ConversionEvent
+    event: ConversionEvent | StoredConversion
     now: datetime
     """The database's clock when the gate looked."""
 
@@ -113,7 +114,7 @@ class LostAttempt:
     first_attempt_at: datetime
     expires_at: datetime | None
     had_unknown: bool
-    event: ConversionEvent
+    event: ConversionEvent | StoredConversion
     now: datetime
 
     @property

@@ -15,7 +15,7 @@ from sqlalchemy.exc import DBAPIError
 from infra import version
 from infra.db.engine import as_json, copy_rows
 from infra.store.standings import promote_duplicates
-from schemas.event import ConversionEvent, read_stored
+from schemas.conversion import read_stored_conversion
 from schemas.exchange import Hop
 from schemas.lifecycle import State
 from schemas.postback import Gated, LostAttempt, Prepared, SettledAttempt, Stopped
@@ -127,7 +127,7 @@ def gate(
                     first_attempt_at=row.first_attempt_at,
                     expires_at=row.expires_at,
                     net_value=row.net_value,
-                    event=_conversion(row.event),
+                    event=read_stored_conversion(row.event),
                     now=row.now,
                 )
             )
@@ -193,7 +193,7 @@ def settle_lost(
                     first_attempt_at=row.first_attempt_at,
                     expires_at=row.expires_at,
                     had_unknown=row.had_unknown,
-                    event=_conversion(row.event),
+                    event=read_stored_conversion(row.event),
                     now=row.now,
                 )
             )
@@ -204,12 +204,6 @@ def settle_lost(
         return settled
 
     return _retried(engine, run)
-
-
-def _conversion(stored: str) -> ConversionEvent:
-    event = read_stored(stored)
-    assert isinstance(event, ConversionEvent)
-    return event
 
 
 def _record_intents(connection: Connection, prepared: list[Prepared], worker: str) -> None:
