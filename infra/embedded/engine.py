@@ -116,9 +116,13 @@ def launch(engine: Engine, port: int | None, *, may_move: bool) -> tuple[Server,
         _publish(engine, port, None)
         logged = engine.folders.log.stat().st_size if engine.folders.log.exists() else 0
         server = _spawn(engine, port)
-        if _answers(engine, server, port):
-            _publish(engine, port, server.pid)
-            return server, port
+        try:
+            if _answers(engine, server, port):
+                _publish(engine, port, server.pid)
+                return server, port
+        except OSError:  # a full disk: a server that nobody was told of must not go on by itself
+            server.stop()
+            raise
         server.stop(within_s=5.0)
         log = log_tail(engine.folders.log, since=logged)
         error = EngineError(

@@ -98,8 +98,9 @@ class Keeper:
 
     def _say(self, text: str) -> None:
         now = datetime.now(UTC).isoformat(timespec="milliseconds")
-        sys.stderr.write(f"{now} {self._folders.name} keeper {os.getpid()}: {text}\n")
-        sys.stderr.flush()
+        line = f"{now} {self._folders.name} keeper {os.getpid()}: {text}\n"
+        with suppress(OSError):  # a full disk must not end the keeper
+            os.write(2, line.encode())
 
 
 def main(data_dir: str, name: EngineName, linger_s: str) -> int:
