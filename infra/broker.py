@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any, Final
 
-import amqp.exceptions  # type: ignore[import-untyped]  # kombu's transport raises these; they have no types
+import amqp.exceptions
 import kombu.exceptions
 import orjson
 import redis.exceptions
@@ -159,7 +159,7 @@ def read_plain_json() -> None:
     know, which Celery answers by throwing the whole message away. An event's ``params`` may well have two such
     keys. This is process-wide, which is why a producer inside somebody else's program must not do it.
     """
-    serialization.register(  # type: ignore[no-untyped-call]  # kombu's has no types
+    serialization.register(
         "json", _write_json, orjson.loads, content_type="application/json", content_encoding="utf-8"
     )
 

@@ -113,6 +113,13 @@ class Holdfire:
         """
         return Buffer(self, linger_s=linger_s, max_events=max_events, capacity=capacity, on_unsent=on_unsent)
 
+    def queued(self) -> int:
+        """How many messages wait for intake, those that a worker has already taken left out.
+
+        Raises BrokerAwayError.
+        """
+        return self._open_lines().queued()
+
     def close(self) -> None:
         """Close what is open. The client may be used again, and then opens it again."""
         with self._lock:

@@ -9,7 +9,7 @@ from typing import Any, Final
 
 from celery import Celery
 
-from infra.broker import ANSWER_TIMEOUT_S, EVENTS, BrokerAwayError, broker_errors, open_line
+from infra.broker import ANSWER_TIMEOUT_S, EVENTS, BrokerAwayError, broker_errors, depth, open_line
 from producers.message import Chunk, task_call
 
 _KEPT_OPEN: Final = 4
@@ -62,6 +62,10 @@ class Lines:
             self.close()
             raise
         self._give_back(line)
+
+    def queued(self) -> int:
+        """How many messages wait for intake. Raises BrokerAwayError."""
+        return depth(self._app, EVENTS)
 
     def close(self) -> None:
         """Close the idle lines. More are opened if more is sent."""
