@@ -13,7 +13,7 @@ from sqlalchemy import Connection, Engine, text
 from sqlalchemy.exc import DBAPIError
 
 from infra import version
-from infra.db.engine import as_json, copy_rows
+from infra.db.engine import as_json, copy_bytes, copy_rows, copy_text, copy_value
 from infra.store.standings import promote_duplicates
 from schemas.conversion import read_stored_conversion
 from schemas.exchange import Hop
@@ -250,24 +250,29 @@ def _settle(connection: Connection, attempts: Sequence[SettledAttempt]) -> Settl
     return Settlement(states, [a for a in attempts if a.postback_id not in states])
 
 
-def _attempt_row(a: SettledAttempt, state: State) -> tuple[object, ...]:
+def _attempt_row(a: SettledAttempt, state: State) -> tuple[str, ...]:
     notes = None if not a.notes else "{" + ",".join(_array_item(note) for note in a.notes) + "}"
     next_attempt_at = a.next_attempt_at if state is State.RETRYING else None
+    text_, value = copy_text, copy_value
     return (
-        a.attempt_id, a.postback_id, a.version_id, a.number, a.status_code, a.intent_at, a.ended_at, next_attempt_at,
-        a.delay_s if next_attempt_at else None, a.trigger, a.worker, version.VERSION, a.verdict.value, a.rule,
-        state.value, a.error_class, a.error_message, a.click_id, notes,
+        str(a.attempt_id), str(a.postback_id), str(a.version_id), str(a.number), value(a.status_code),
+        str(a.intent_at), str(a.ended_at), value(next_attempt_at), value(a.delay_s if next_attempt_at else None),
+        a.trigger, text_(a.worker), version.VERSION, a.verdict.value, text_(a.rule), state.value,
+        text_(a.error_class), text_(a.error_message), text_(a.click_id), text_(notes),
     )  # fmt: skip
 
 
-def _hop_row(a: SettledAttempt, hop: Hop) -> tuple[object, ...]:
-    failure = hop.failure and f"{hop.failure.kind}: {hop.failure.message}"
-    digest = None if hop.body_sha256 is None else bytes.fromhex(hop.body_sha256)
+def _hop_row(a: SettledAttempt, hop: Hop) -> tuple[str, ...]:
+    failure = f"{hop.failure.kind}: {hop.failure.message}" if hop.failure else None
+    digest = "\\N" if hop.body_sha256 is None else f"\\\\x{hop.body_sha256}"
+    text_, value = copy_text, copy_value
     return (
-        a.attempt_id, a.intent_at, hop.started_at, hop.body_length, hop.number, hop.status_code, hop.reused,
-        hop.truncated, hop.dns_ms, hop.connect_ms, hop.first_byte_ms, hop.total_ms, hop.method, hop.url,
-        hop.request_head, hop.request_body, " ".join(hop.addresses), hop.peer, hop.local, hop.tls_version,
-        hop.response_head, hop.body, digest, hop.body_error, failure,
+        str(a.attempt_id), str(a.intent_at), str(hop.started_at), str(hop.body_length), str(hop.number),
+        value(hop.status_code), value(hop.reused), str(hop.truncated), value(hop.dns_ms), value(hop.connect_ms),
+        value(hop.first_byte_ms), value(hop.total_ms), text_(hop.method), text_(hop.url),
+        copy_bytes(hop.request_head), copy_bytes(hop.request_body), " ".join(hop.addresses), text_(hop.peer),
+        text_(hop.local), text_(hop.tls_version), copy_bytes(hop.response_head), copy_bytes(hop.body), digest,
+        text_(hop.body_error), text_(failure),
     )  # fmt: skip
 
 
