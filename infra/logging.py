@@ -22,6 +22,8 @@ _CHATTY = {
     "celery.worker.strategy": logging.WARNING,
     "celery.app.trace": logging.WARNING,
     "celery.redirected": logging.WARNING,
+    # A line per tick, four a second.
+    "celery.beat": logging.WARNING,
     "alembic": logging.WARNING,
     "asyncio": logging.WARNING,
 }

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import os
+import socket
+import warnings
 from typing import Annotated, Any
 
 import typer
 from celery import signals
+from celery.platforms import SecurityWarning
 from sqlalchemy import Engine
 
 from infra import broker
@@ -41,7 +45,10 @@ def work(
     settings, urls = _open()
     app, runtime = create_app(urls.database_url, urls.broker_url, lease_s=lease)
     _log_through_us(settings)
+    # Celery warns root of unpickling; nothing here is ever pickled.
+    warnings.filterwarnings("ignore", message=".*superuser privileges", category=SecurityWarning)
     worker = app.Worker(
+        hostname=f"holdfire-{os.getpid()}@{socket.gethostname()}",
         pool="threads",
         concurrency=threads,
         queues=queues.split(","),
@@ -64,7 +71,9 @@ def clock() -> None:
     settings, urls = _open()
     app, _ = create_app(urls.database_url, urls.broker_url)
     _log_through_us(settings)
-    beat = app.Beat(scheduler="celery.beat:Scheduler", max_interval=1, loglevel=settings.log_level, quiet=True)
+    beat = app.Beat(
+        scheduler="celery.beat:Scheduler", max_interval=1, loglevel=settings.log_level, quiet=True
+    )
     try:
         beat.run()
     finally:
@@ -102,7 +111,9 @@ def up(
         migrate(engine)
         _apply_config(settings, engine)
         engine.dispose()
-        Supervisor(children(workers, lease)).run(lambda: typer.echo("Holdfire is up. Ctrl-C ends it.", err=True))
+        Supervisor(children(workers, lease)).run(
+            lambda: typer.echo("Holdfire is up. Ctrl-C ends it.", err=True)
+        )
     typer.echo("Holdfire has ended; what is held goes on when it is up again.", err=True)
 
 

@@ -69,7 +69,9 @@ class Firing:
         concurrency = contract.destination.limits.concurrency
         rest = list(postback_ids)
         while rest:
-            room = self._wire.wait_for_room(contract.name, concurrency, min(len(rest), concurrency), WAIT_FOR_ROOM_S)
+            room = self._wire.wait_for_room(
+                contract.name, concurrency, min(len(rest), concurrency), WAIT_FOR_ROOM_S
+            )
             if room <= 0 or self._closing.is_set():
                 store.give_back(self._engine, token, rest, DEFER_S)
                 log.info("postbacks.deferred", destination=contract.name, count=len(rest))
@@ -82,7 +84,9 @@ class Firing:
         now = time.monotonic()
         for prepared in gate.prepared:
             self._in_flight[prepared.gated.postback_id] = (token, now)
-        self._wire.send([(prepared, self._renderer.account(prepared.gated.version_id)) for prepared in gate.prepared])
+        self._wire.send(
+            [(prepared, self._renderer.account(prepared.gated.version_id)) for prepared in gate.prepared]
+        )
         for stopped in gate.stopped:
             log.warning(
                 "postback.stopped",
@@ -146,7 +150,9 @@ class Firing:
         stale = {attempt.attempt_id for attempt in settlement.stale}
         for attempt in attempts:
             self._in_flight.pop(attempt.postback_id, None)
-            log_attempt(attempt, settlement.states.get(attempt.postback_id), stale=attempt.attempt_id in stale)
+            log_attempt(
+                attempt, settlement.states.get(attempt.postback_id), stale=attempt.attempt_id in stale
+            )
 
     def _keep_leases(self) -> None:
         """Extend the leases of what is still on the wire, long before they end."""

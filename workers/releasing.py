@@ -33,7 +33,9 @@ def release_due(
     released = 0
     room = HINTS_WAITING_MAX - hints_waiting()
     while room > 0:
-        leases = store.claim(engine, limit=min(PER_CLAIM, room * PER_LEASE), lease_s=lease_s, per_lease=PER_LEASE)
+        leases = store.claim(
+            engine, limit=min(PER_CLAIM, room * PER_LEASE), lease_s=lease_s, per_lease=PER_LEASE
+        )
         for lease in leases:
             hint(lease)
         claimed = sum(len(lease.postback_ids) for lease in leases)

@@ -99,7 +99,9 @@ def open_account(version: DestinationVersion) -> Account:
     secrets = {place: read_secret(ref) for place, ref in contract.destination.secret_refs().items()}
     settings = contract.plain_settings()
     settings |= {place: value for place, value in secrets.items() if place.startswith("settings.")}
-    return Account(version, settings, _auth_headers(contract, secrets), secrets, Redactor(tuple(secrets.values())))
+    return Account(
+        version, settings, _auth_headers(contract, secrets), secrets, Redactor(tuple(secrets.values()))
+    )
 
 
 def request_of(rendered: Rendered, auth: Headers) -> OutboundRequest:

@@ -33,4 +33,3 @@ def rescue(engine: Engine, renderer: Renderer) -> int:
         )
         log_attempt(attempt, attempt.state, stale=False)
     return unfired + len(lost)
-

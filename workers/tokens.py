@@ -83,4 +83,3 @@ def _basic(client_id: str, client_secret: str) -> bytes:
     """RFC 6749 §2.3.1: both form-encoded, then RFC 7617 basic."""
     pair = f"{quote_plus(client_id)}:{quote_plus(client_secret)}"
     return b"Basic " + b64encode(pair.encode())
-

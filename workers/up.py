@@ -46,7 +46,9 @@ class Supervisor:
 
     def run(self, on_start: Callable[[], None] = lambda: None) -> None:
         """Keep the children running until SIGINT, SIGTERM or ``stop``; then end them and return."""
-        before = {number: signal.signal(number, self._on_signal) for number in (signal.SIGINT, signal.SIGTERM)}
+        before = {
+            number: signal.signal(number, self._on_signal) for number in (signal.SIGINT, signal.SIGTERM)
+        }
         try:
             self._start_due()
             on_start()
@@ -60,7 +62,7 @@ class Supervisor:
     def stop(self) -> None:
         self._stopping.set()
 
-    def _on_signal(self, number: int, frame: FrameType | None) -> None:  # noqa: ARG002 — the handler's shape
+    def _on_signal(self, number: int, frame: FrameType | None) -> None:
         self._stopping.set()
 
     def _start_due(self) -> None:

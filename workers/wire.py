@@ -141,7 +141,7 @@ class Wire:
             if isinstance(contract.destination.auth, ClientCredentialsAuth):
                 return await self._attempt_with_token(prepared, account, contract.destination.auth)
             answer = await fetch(self._transport, prepared.request, contract.fetch_limits)
-        except Exception as error:  # noqa: BLE001 — a fault of ours must not lose the attempt: its outcome is unknown
+        except Exception as error:
             answer = Answer((), Failure(FailureKind.PROTOCOL, True, type(error).__name__, str(error)))
         return Answered(prepared, account, answer)
 
