@@ -152,22 +152,21 @@ class Redactor:
             position = 0
             while match := start_of.search(data, position):
                 position = match.start() + 1
-                end, whole = _follow(data, match.start(), text)
-                if end and (whole or truncated):
+                if end := _follow(data, match.start(), text, truncated=truncated):
                     spans.append((match.start(), end, shown))
             if truncated:
                 # Heads too short for the search above; no character is written with more than 20 bytes.
                 for start in range(max(0, len(data) - 20 * SHORTEST_SECRET), len(data) - _SHORTEST_HEAD + 1):
-                    if _follow(data, start, text) == (len(data), False):
+                    if _follow(data, start, text, truncated=True) == len(data):
                         spans.append((start, len(data), shown))
                         break
         return spans
 
 
-def _follow(data: bytes, start: int, text: str) -> tuple[int, bool]:
-    """Where a writing of ``text`` that begins at ``start`` ends, and whether it is whole.
+def _follow(data: bytes, start: int, text: str, *, truncated: bool) -> int:
+    """Where a writing of ``text`` that begins at ``start`` ends, or 0 when there is none.
 
-    ``(0, False)`` when there is none; ``(len(data), False)`` when the data ends inside it.
+    With ``truncated`` a writing inside which the data ends is one too; it ends where the data does.
     """
     places, cut = {start}, False
     for char in text:
@@ -183,9 +182,12 @@ def _follow(data: bytes, start: int, text: str) -> tuple[int, bool]:
                 else:
                     cut = True
         if not reached:
-            return (len(data), False) if cut else (0, False)
+            break
         places = reached
-    return max(places), True
+    else:
+        # One writing of the last character can be the head of another that is cut, as & is of &amp;.
+        return len(data) if cut and truncated else max(places)
+    return len(data) if cut and truncated else 0
 
 
 def _merge(spans: list[Span]) -> list[Span]:

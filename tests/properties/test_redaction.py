@@ -15,8 +15,8 @@ from hypothesis import strategies as st
 
 from schemas.redaction import Redactor, mask
 
-quick = settings(max_examples=100, deadline=None)
-thorough = settings(max_examples=500, deadline=None)
+quick = settings(max_examples=60, deadline=None)
+thorough = settings(max_examples=300, deadline=None)
 
 characters = st.characters(exclude_categories=["Cs", "Cc"])
 secrets = st.text(characters, min_size=8, max_size=40) | st.text(
