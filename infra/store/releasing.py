@@ -72,3 +72,13 @@ def backlog(engine: Engine) -> Backlog:
     with engine.connect() as connection:
         row = connection.execute(query).one()
         return Backlog(row.due, row.oldest_s)
+
+
+def waiting_by_destination(engine: Engine) -> dict[str, int]:
+    """How many postbacks each destination has under way or on hold, every version counted; none is left out."""
+    query = text("""
+        SELECT v.destination, sum(p.waiting)::bigint AS waiting FROM (
+            SELECT version_id, count(*) AS waiting FROM postbacks WHERE due_at IS NOT NULL GROUP BY version_id) p
+        JOIN destination_versions v ON v.id = p.version_id GROUP BY v.destination""")
+    with engine.connect() as connection:
+        return {row.destination: row.waiting for row in connection.execute(query)}
