@@ -1,0 +1,22 @@
+"""Reading everything as of one instant while others go on writing."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from sqlalchemy import Connection, Engine, text
+
+
+@contextmanager
+def snapshot(engine: Engine, *, timeout_s: float = 60.0) -> Iterator[Connection]:
+    """A read-only connection on which every query sees the same instant.
+
+    Keep it short: what a snapshot can still see, vacuum cannot clear away. ``timeout_s`` bounds each statement.
+    """
+    with engine.connect().execution_options(isolation_level="REPEATABLE READ") as connection:
+        connection.execute(text("SET TRANSACTION READ ONLY"))
+        connection.execute(
+            text("SELECT set_config('statement_timeout', :ms, true)"), {"ms": str(round(timeout_s * 1000))}
+        )
+        yield connection

@@ -1,0 +1,232 @@
+"""Reading evidence: one conversion's whole life, or one attempt with every hop. Each read is one snapshot."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+from sqlalchemy import Connection, Engine, Row, text
+
+from infra.db.snapshot import snapshot
+from infra.store.records import (
+    AttemptRecord,
+    ConversionRecord,
+    Life,
+    Outcome,
+    PostbackRecord,
+    RejectRecord,
+    SignalRecord,
+)
+from schemas.destination import Contract, DestinationVersion
+from schemas.event import ConversionEvent, read_stored
+from schemas.exchange import Failure, FailureKind, Hop
+from schemas.lifecycle import State
+from schemas.problem import Problem
+from schemas.verdict import VerdictKind
+
+_CONVERSION = text("""
+    SELECT id, event::text AS event, received_at, net_value, routed, unrouted_reason, now() AS now
+    FROM conversions WHERE id = :id""")
+
+_POSTBACKS = text("""
+    SELECT p.*, v.number AS version_number, v.contract
+    FROM postbacks p JOIN destination_versions v ON v.id = p.version_id
+    WHERE p.conversion_id = :id ORDER BY p.id""")
+
+# Intents carry no index on the postback: every one is either in attempts by now, or is its postback's current one.
+_ATTEMPTS = text("""
+    WITH known AS (
+        SELECT id, intent_at FROM attempts WHERE postback_id = ANY(:ids)
+        UNION
+        SELECT i.attempt_id, i.intent_at FROM postbacks p
+            JOIN intents i ON i.attempt_id = p.attempt_id AND i.postback_id = p.id
+        WHERE p.id = ANY(:ids))
+    SELECT k.id AS attempt_id, k.intent_at AS intended_at, coalesce(a.postback_id, i.postback_id) AS of_postback,
+        coalesce(a.number, i.number) AS of_number, coalesce(a.worker, i.worker) AS by_worker,
+        i.url AS intended_url, a.*
+    FROM known k
+        LEFT JOIN attempts a ON a.id = k.id AND a.intent_at = k.intent_at
+        LEFT JOIN intents i ON i.attempt_id = k.id AND i.intent_at = k.intent_at
+    ORDER BY of_postback, of_number, k.id""")
+
+_HOPS = text("""
+    SELECT * FROM hops
+    WHERE attempt_id = ANY(:ids) AND intent_at BETWEEN :first AND :last ORDER BY attempt_id, number""")
+
+_SIGNALS = text("""
+    SELECT id, event::text AS event, received_at, status, outcome FROM signals
+    WHERE conversion_event_id = :event_id OR (order_id = :order_id AND conversion_event_id IS NULL)
+    ORDER BY received_at, id""")
+
+_SIGNALS_BY_ID = text("""
+    SELECT id, event::text AS event, received_at, status, outcome FROM signals WHERE id = ANY(:ids) ORDER BY id""")
+
+_REPEATS = text("""
+    SELECT id, received_at, code, problems, source, event_id, raw FROM rejects
+    WHERE event_id = :event_id AND source = :source ORDER BY received_at, id""")
+
+
+def read_life(engine: Engine, conversion_id: int) -> Life | None:
+    """Everything about one conversion, or None if there is none with this id."""
+    with snapshot(engine) as connection:
+        row = connection.execute(_CONVERSION, {"id": conversion_id}).one_or_none()
+        if row is None:
+            return None
+        event = read_stored(row.event)
+        assert isinstance(event, ConversionEvent)
+        named = {"event_id": event.event_id, "order_id": event.order_id, "source": event.source}
+        return Life(
+            now=row.now,
+            conversion=ConversionRecord(
+                row.id, event, row.received_at, row.net_value, row.routed, row.unrouted_reason
+            ),
+            signals=tuple(map(signal_record, connection.execute(_SIGNALS, named))),
+            postbacks=_postbacks(connection, conversion_id),
+            repeats=tuple(map(reject_record, connection.execute(_REPEATS, named))),
+        )
+
+
+def read_signals(engine: Engine, ids: Sequence[int]) -> list[SignalRecord]:
+    """Signals by id, in the order of their ids."""
+    with engine.connect() as connection:
+        return [signal_record(row) for row in connection.execute(_SIGNALS_BY_ID, {"ids": list(ids)})]
+
+
+def _postbacks(connection: Connection, conversion_id: int) -> tuple[PostbackRecord, ...]:
+    rows = connection.execute(_POSTBACKS, {"id": conversion_id}).all()
+    attempts = _attempts(connection, [row.id for row in rows])
+    return tuple(
+        PostbackRecord(
+            id=row.id,
+            conversion_id=row.conversion_id,
+            version=DestinationVersion(
+                row.version_id, row.version_number, Contract.model_validate(row.contract)
+            ),
+            state=State(row.state),
+            release_at=row.release_at,
+            due_at=row.due_at,
+            first_attempt_at=row.first_attempt_at,
+            expires_at=row.expires_at,
+            settled_at=row.settled_at,
+            attempts_made=row.attempts,
+            void_reason=row.void_reason,
+            reason=row.reason,
+            duplicate_of=row.duplicate_of,
+            attempts=tuple(attempts[row.id]),
+        )
+        for row in rows
+    )
+
+
+def _attempts(connection: Connection, postback_ids: list[int]) -> dict[int, list[AttemptRecord]]:
+    found: dict[int, list[AttemptRecord]] = defaultdict(list)
+    rows = connection.execute(_ATTEMPTS, {"ids": postback_ids}).all() if postback_ids else []
+    hops = _hops(connection, rows)
+    for row in rows:
+        found[row.of_postback].append(
+            AttemptRecord(
+                id=row.attempt_id,
+                postback_id=row.of_postback,
+                number=row.of_number,
+                intent_at=row.intended_at,
+                worker=row.by_worker,
+                intended_url=row.intended_url,
+                outcome=None if row.id is None else _outcome(row),
+                hops=tuple(hops[row.attempt_id]),
+            )
+        )
+    return found
+
+
+def _outcome(row: Row[Any]) -> Outcome:
+    return Outcome(
+        ended_at=row.ended_at,
+        version_id=row.version_id,
+        trigger=row.trigger,
+        worker_version=row.worker_version,
+        verdict=VerdictKind(row.verdict),
+        rule=row.rule,
+        state=State(row.state),
+        status_code=row.status_code,
+        error_class=row.error_class,
+        error_message=row.error_message,
+        next_attempt_at=row.next_attempt_at,
+        delay_s=row.delay_s,
+        click_id=row.click_id,
+        notes=tuple(row.notes or ()),
+    )
+
+
+def _hops(connection: Connection, attempts: Sequence[Row[Any]]) -> dict[int, list[Hop]]:
+    found: dict[int, list[Hop]] = defaultdict(list)
+    if attempts:
+        error_classes = {row.attempt_id: row.error_class or "" for row in attempts}
+        # The instants let PostgreSQL look into the months concerned only.
+        instants = [row.intended_at for row in attempts]
+        span = {"ids": list(error_classes), "first": min(instants), "last": max(instants)}
+        for row in connection.execute(_HOPS, span):
+            found[row.attempt_id].append(_hop(row, error_classes[row.attempt_id]))
+    return found
+
+
+def _hop(row: Row[Any], error_class: str) -> Hop:
+    head = bytes(row.request_head)
+    return Hop(
+        number=row.number,
+        url=row.url,
+        method=row.method,
+        started_at=row.started_at,
+        request_head=head,
+        request_body=bytes(row.request_body),
+        addresses=tuple(row.addresses.split()),
+        peer=row.peer,
+        local=row.local,
+        tls_version=row.tls_version,
+        reused=row.reused,
+        dns_ms=row.dns_ms,
+        connect_ms=row.connect_ms,
+        first_byte_ms=row.first_byte_ms,
+        total_ms=row.total_ms,
+        status_code=row.status_code,
+        response_head=bytes(row.response_head),
+        body=bytes(row.body),
+        body_length=row.body_length,
+        body_sha256=None if row.body_sha256 is None else bytes(row.body_sha256).hex(),
+        truncated=row.truncated,
+        body_error=row.body_error,
+        failure=None if row.failure is None else _failure(row.failure, error_class, sent=bool(head)),
+    )
+
+
+def _failure(stored: str, error_class: str, *, sent: bool) -> Failure:
+    # A request head is recorded in the breath in which it is written: having one is having sent.
+    kind, _, message = stored.partition(": ")
+    return Failure(FailureKind(kind), sent=sent, error_class=error_class, message=message)
+
+
+def signal_record(row: Row[Any]) -> SignalRecord:
+    """A row with ``id, event, received_at, status, outcome`` as a value."""
+    event = read_stored(row.event)
+    assert not isinstance(event, ConversionEvent)
+    return SignalRecord(row.id, event, row.received_at, row.status, row.outcome)
+
+
+def reject_record(row: Row[Any]) -> RejectRecord:
+    """A row of ``rejects`` as a value."""
+    return RejectRecord(
+        id=row.id,
+        received_at=row.received_at,
+        code=row.code,
+        problems=problems_of(row.problems),
+        source=row.source,
+        event_id=row.event_id,
+        raw=row.raw,
+    )
+
+
+def problems_of(stored: Iterable[dict[str, str]]) -> tuple[Problem, ...]:
+    return tuple(
+        Problem(item.get("code", ""), item.get("field", ""), item.get("reason", ""), item.get("remedy", ""))
+        for item in stored
+    )

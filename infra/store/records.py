@@ -1,0 +1,155 @@
+"""What the store gives to people who read it: facts as they were written down, nothing interpreted."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import datetime
+from decimal import Decimal
+
+from schemas.destination import DestinationVersion
+from schemas.event import ConversionEvent, Signal
+from schemas.exchange import Hop
+from schemas.lifecycle import State
+from schemas.problem import Problem
+from schemas.verdict import VerdictKind
+
+
+@dataclass(frozen=True, slots=True)
+class ConversionRecord:
+    """A conversion as it stands. ``routed`` counts its postbacks; without any, ``unrouted_reason`` says why."""
+
+    id: int
+    event: ConversionEvent
+    received_at: datetime
+    net_value: Decimal | None
+    routed: int
+    unrouted_reason: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class SignalRecord:
+    """A signal and what it came to. ``status``: waiting for its conversion, applied, or noted."""
+
+    id: int
+    event: Signal
+    received_at: datetime
+    status: str
+    outcome: str
+
+
+@dataclass(frozen=True, slots=True)
+class RejectRecord:
+    """What could not be taken, verbatim, and why. Code ``duplicate``: it had been taken before."""
+
+    id: int
+    received_at: datetime
+    code: str
+    problems: tuple[Problem, ...]
+    source: str | None
+    event_id: str | None
+    raw: str
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """What was written down when an attempt ended. ``state`` is what the postback became by it."""
+
+    ended_at: datetime
+    version_id: int
+    trigger: str
+    worker_version: str
+    verdict: VerdictKind
+    rule: str
+    state: State
+    status_code: int | None
+    error_class: str | None
+    error_message: str | None
+    next_attempt_at: datetime | None
+    delay_s: float | None
+    click_id: str | None
+    notes: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class AttemptRecord:
+    """One attempt: its intent, and its outcome once there is one. ``intended_url`` has its secrets masked."""
+
+    id: int
+    postback_id: int
+    number: int
+    intent_at: datetime
+    worker: str
+    intended_url: str | None
+    outcome: Outcome | None
+    hops: tuple[Hop, ...]
+
+    @property
+    def answered_late(self) -> bool:
+        """Whether a full answer came after the attempt had been written off as *outcome unknown*."""
+        if self.outcome is None or self.outcome.verdict is not VerdictKind.UNKNOWN or not self.hops:
+            return False
+        return self.hops[-1].failure is None and self.hops[-1].status_code is not None
+
+
+@dataclass(frozen=True, slots=True)
+class PostbackRecord:
+    """A postback as it stands, with its attempts, oldest first. ``due_at``: when somebody has to act next."""
+
+    id: int
+    conversion_id: int
+    version: DestinationVersion
+    state: State
+    release_at: datetime
+    due_at: datetime | None
+    first_attempt_at: datetime | None
+    expires_at: datetime | None
+    settled_at: datetime | None
+    attempts_made: int
+    void_reason: str | None
+    reason: str | None
+    duplicate_of: int | None
+    attempts: tuple[AttemptRecord, ...]
+
+    @property
+    def last_attempt(self) -> AttemptRecord | None:
+        return self.attempts[-1] if self.attempts else None
+
+
+@dataclass(frozen=True, slots=True)
+class Life:
+    """All that is known of one conversion, as of ``now`` by the database's clock, read in one snapshot."""
+
+    now: datetime
+    conversion: ConversionRecord
+    signals: tuple[SignalRecord, ...]
+    postbacks: tuple[PostbackRecord, ...]
+    repeats: tuple[RejectRecord, ...]
+    """Later events with the same source and event id: refused, as duplicates or for another reason."""
+
+
+@dataclass(frozen=True, slots=True)
+class FoundPostback:
+    """One row of a search: a postback and the conversion it reports."""
+
+    postback_id: int
+    conversion_id: int
+    destination: str
+    network: str
+    state: State
+    source: str
+    event_id: str
+    name: str
+    order_id: str | None
+    value: Decimal | None
+    net_value: Decimal | None
+    currency: str | None
+    click_ids: Mapping[str, str]
+    occurred_at: datetime
+    received_at: datetime
+    release_at: datetime
+    due_at: datetime | None
+    attempts_made: int
+    status_code: int | None
+    verdict: VerdictKind | None
+    reason: str | None

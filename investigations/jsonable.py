@@ -1,0 +1,243 @@
+"""Records as JSON values, with field names that stay: instants in RFC 3339, money as strings, ids as people write them."""
+
+from __future__ import annotations
+
+from base64 import b64encode
+from datetime import UTC, datetime
+from decimal import Decimal
+from typing import Any
+
+from infra.store.ledger import Ledger
+from infra.store.records import (
+    AttemptRecord,
+    ConversionRecord,
+    FoundPostback,
+    Life,
+    Outcome,
+    PostbackRecord,
+    RejectRecord,
+    SignalRecord,
+)
+from investigations.bodies import readable
+from investigations.next_step import next_step
+from investigations.trail import click_id_of, moments
+from investigations.words import sha256
+from schemas.durations import show as duration
+from schemas.event import wire
+from schemas.exchange import Hop
+from schemas.ids import show
+from schemas.money import plain
+
+Json = dict[str, Any]
+
+
+def instant(value: datetime | None) -> str | None:
+    return None if value is None else value.astimezone(UTC).isoformat().replace("+00:00", "Z")
+
+
+def amount(value: Decimal | None) -> str | None:
+    return None if value is None else plain(value)
+
+
+def life_json(life: Life) -> Json:
+    """One conversion's whole life; ``moments`` is the timeline."""
+    event = life.conversion.event
+    return {
+        **conversion_json(life.conversion),
+        "as_of": instant(life.now),
+        "signals": [signal_json(signal) for signal in life.signals],
+        "postbacks": [_postback(postback, life) for postback in life.postbacks],
+        "repeats": [reject_json(reject) for reject in life.repeats],
+        "moments": [
+            {
+                "at": instant(moment.at),
+                "since_event_s": (moment.at - event.occurred_at).total_seconds(),
+                "subject": moment.subject,
+                "kind": moment.kind,
+                "text": moment.text,
+            }
+            for moment in moments(life)
+        ],
+    }
+
+
+def conversion_json(conversion: ConversionRecord) -> Json:
+    return {
+        "id": show("cv", conversion.id),
+        "event": wire(conversion.event),
+        "received_at": instant(conversion.received_at),
+        "net_value": amount(conversion.net_value),
+        "routed": conversion.routed,
+        "unrouted_reason": conversion.unrouted_reason,
+    }
+
+
+def signal_json(signal: SignalRecord) -> Json:
+    return {
+        "id": show("sg", signal.id),
+        "event": wire(signal.event),
+        "received_at": instant(signal.received_at),
+        "status": signal.status,
+        "outcome": signal.outcome,
+    }
+
+
+def reject_json(reject: RejectRecord) -> Json:
+    return {
+        "id": reject.id,
+        "received_at": instant(reject.received_at),
+        "code": reject.code,
+        "problems": [
+            {"code": p.code, "field": p.field, "reason": p.reason, "remedy": p.remedy}
+            for p in reject.problems
+        ],
+        "source": reject.source,
+        "event_id": reject.event_id,
+        "raw": reject.raw,
+    }
+
+
+def _postback(postback: PostbackRecord, life: Life) -> Json:
+    contract = postback.version.contract
+    hold, retry = contract.destination.hold, contract.retry
+    duplicate_of = postback.duplicate_of
+    return {
+        "id": show("pb", postback.id),
+        "destination": contract.name,
+        "network": contract.network.slug,
+        "contract_version": postback.version.number,
+        "state": postback.state.value,
+        "next": next_step(postback, life.now),
+        "click_id": click_id_of(postback, life.conversion.event),
+        "hold": {"kind": hold.kind, "wait": duration(hold.wait), "measured_from": hold.measured_from},
+        "retry_attempts": retry.attempts,
+        "release_at": instant(postback.release_at),
+        "due_at": instant(postback.due_at),
+        "first_attempt_at": instant(postback.first_attempt_at),
+        "expires_at": instant(postback.expires_at),
+        "settled_at": instant(postback.settled_at),
+        "void_reason": postback.void_reason,
+        "reason": postback.reason,
+        "duplicate_of": None if duplicate_of is None else show("pb", duplicate_of),
+        "attempts": [attempt_json(attempt) for attempt in postback.attempts],
+    }
+
+
+def attempt_json(attempt: AttemptRecord) -> Json:
+    """One attempt with every hop. Without an outcome, everything that belongs to one is null."""
+    return {
+        "id": show("at", attempt.id),
+        "postback": show("pb", attempt.postback_id),
+        "number": attempt.number,
+        "intent_at": instant(attempt.intent_at),
+        "worker": attempt.worker,
+        "intended_url": attempt.intended_url,
+        **(dict.fromkeys(OUTCOME_FIELDS) if attempt.outcome is None else _outcome(attempt.outcome)),
+        "answered_late": attempt.answered_late,
+        "hops": [_hop(hop) for hop in attempt.hops],
+    }
+
+
+OUTCOME_FIELDS = (
+    "ended_at", "trigger", "worker_version", "verdict", "rule", "state", "status_code", "error_class",
+    "error_message", "next_attempt_at", "delay_s", "click_id", "click_id_length", "click_id_sha256", "notes",
+)  # fmt: skip
+
+
+def _outcome(outcome: Outcome) -> Json:
+    token = outcome.click_id
+    values = (
+        instant(outcome.ended_at), outcome.trigger, outcome.worker_version, outcome.verdict.value, outcome.rule,
+        outcome.state.value, outcome.status_code, outcome.error_class, outcome.error_message,
+        instant(outcome.next_attempt_at), outcome.delay_s, token, None if token is None else len(token),
+        None if token is None else sha256(token), list(outcome.notes),
+    )  # fmt: skip
+    return dict(zip(OUTCOME_FIELDS, values, strict=True))
+
+
+def _hop(hop: Hop) -> Json:
+    """Heads are Latin-1 text, which gives every byte one character; bodies are base64 and, where legible, text."""
+    failure = hop.failure
+    return {
+        "number": hop.number,
+        "method": hop.method,
+        "url": hop.url,
+        "started_at": instant(hop.started_at),
+        "request_head": hop.request_head.decode("latin-1"),
+        "request_body_base64": b64encode(hop.request_body).decode(),
+        "addresses": list(hop.addresses),
+        "peer": hop.peer,
+        "local": hop.local,
+        "tls_version": hop.tls_version,
+        "reused": hop.reused,
+        "dns_ms": hop.dns_ms,
+        "connect_ms": hop.connect_ms,
+        "first_byte_ms": hop.first_byte_ms,
+        "total_ms": hop.total_ms,
+        "status_code": hop.status_code,
+        "response_head": hop.response_head.decode("latin-1"),
+        "body_base64": b64encode(hop.body).decode(),
+        "body_text": readable(hop.response_head, hop.body).text if hop.body else None,
+        "body_length": hop.body_length,
+        "body_sha256": hop.body_sha256,
+        "body_truncated": hop.truncated,
+        "body_error": hop.body_error,
+        "failure": None
+        if failure is None
+        else {"kind": failure.kind.value, "sent": failure.sent, "message": failure.message},
+    }
+
+
+def found_json(found: FoundPostback) -> Json:
+    return {
+        "id": show("pb", found.postback_id),
+        "conversion": show("cv", found.conversion_id),
+        "destination": found.destination,
+        "network": found.network,
+        "state": found.state.value,
+        "source": found.source,
+        "event_id": found.event_id,
+        "name": found.name,
+        "order_id": found.order_id,
+        "value": amount(found.value),
+        "net_value": amount(found.net_value),
+        "currency": found.currency,
+        "click_ids": dict(found.click_ids),
+        "occurred_at": instant(found.occurred_at),
+        "received_at": instant(found.received_at),
+        "release_at": instant(found.release_at),
+        "due_at": instant(found.due_at),
+        "attempts": found.attempts_made,
+        "status_code": found.status_code,
+        "verdict": None if found.verdict is None else found.verdict.value,
+        "reason": found.reason,
+    }
+
+
+def ledger_json(ledger: Ledger) -> Json:
+    return {
+        "as_of": instant(ledger.at),
+        "balances": ledger.balances,
+        "entries": [
+            {
+                "key": entry.key,
+                "says": entry.says,
+                "left": {"label": entry.left.label, "count": entry.left.count},
+                "right": [{"label": term.label, "count": term.count} for term in entry.right],
+                "difference": entry.difference,
+                "balances": entry.balances,
+            }
+            for entry in ledger.entries
+        ],
+        "states": {state.value: count for state, count in ledger.states},
+        "amounts": [
+            {
+                "currency": each.currency,
+                "state": each.state.value,
+                "postbacks": each.postbacks,
+                "value": amount(each.value),
+                "net_value": amount(each.net),
+            }
+            for each in ledger.amounts
+        ],
+    }

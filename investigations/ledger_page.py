@@ -1,0 +1,85 @@
+"""The balance as it is printed: each equation with both its sides, then what everything is worth."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from decimal import Decimal
+from itertools import groupby
+
+from rich.text import Text
+
+from infra.store.ledger import Amount, Entry, Ledger
+from investigations.page import STATE_STYLES, line
+from investigations.words import clock
+from schemas.lifecycle import State
+from schemas.money import plain
+
+_GROUPS: tuple[tuple[str, frozenset[State]], ...] = (
+    ("delivered", frozenset({State.DELIVERED})),
+    ("held", frozenset({State.HELD, State.LEASED, State.FIRING, State.RETRYING})),
+    ("voided", frozenset({State.VOIDED})),
+    ("not reported", frozenset({State.REJECTED, State.DEAD, State.EXPIRED, State.DUPLICATE})),
+    ("in doubt", frozenset({State.IN_DOUBT})),
+)
+"""How an accountant sees the states: each is in one group."""
+
+
+def ledger_page(ledger: Ledger) -> Iterator[Text]:
+    """The whole balance."""
+    yield line(("ledger", "bold"), f" as of {clock(ledger.at)} UTC")
+    for entry in ledger.entries:
+        if entry.left.label == "must be":
+            continue
+        yield line("")
+        yield from _equation(entry)
+    yield line("")
+    for entry in ledger.entries:
+        if entry.left.label == "must be":
+            yield from _never(entry)
+    if ledger.amounts:
+        yield line("")
+        yield from _worth(ledger.amounts)
+    yield line("")
+    wrong = [entry for entry in ledger.entries if not entry.balances]
+    if wrong:
+        yield line((f"The ledger does not balance: {', '.join(entry.key for entry in wrong)}.", "bold red"))
+    else:
+        yield line(("The ledger balances.", "bold green"))
+
+
+def _equation(entry: Entry) -> Iterator[Text]:
+    mark = ("ok", "green") if entry.balances else (f"off by {entry.difference:+}", "bold red")
+    yield line((entry.says, "bold"), "  ", mark)
+    terms = [term for term in entry.right if term.count] or [entry.right[0]]
+    total = sum(term.count for term in entry.right)
+    width = max(len(str(entry.left.count)), len(str(total)))
+    sign = "=" if entry.balances else "≠"
+    yield line(f"  {entry.left.count:>{width}}  {entry.left.label}")
+    for number, term in enumerate(terms):
+        style = STATE_STYLES.get(term.label, "")
+        yield line(f"{sign if number == 0 else '+'} {term.count:>{width}}  ", (term.label, style))
+    if not entry.balances and len(terms) > 1:
+        yield line((f"  {total:>{width}}  in all", "red"))
+
+
+def _never(entry: Entry) -> Iterator[Text]:
+    found = entry.right[0].count
+    yield line(f"  {found:>5}  {entry.says}", "  ", ("must be 0", "bold red") if found else ("ok", "green"))
+
+
+def _worth(amounts: Sequence[Amount]) -> Iterator[Text]:
+    """By currency. Net is after refunds; a conversion counts once for each of its postbacks."""
+    rows = [("value of postbacks", "currency", "postbacks", "value", "net of refunds")]
+    for currency, group in groupby(amounts, key=lambda amount: amount.currency):
+        of_currency = list(group)
+        for name, states in _GROUPS:
+            inside = [amount for amount in of_currency if amount.state in states]
+            if inside:
+                value = plain(sum((amount.value for amount in inside), Decimal(0)))
+                net = plain(sum((amount.net for amount in inside), Decimal(0)))
+                rows.append((name, currency, str(sum(amount.postbacks for amount in inside)), value, net))
+    widths = [max(len(row[column]) for row in rows) for column in range(5)]
+    for number, row in enumerate(rows):
+        left = "  ".join(row[column].ljust(widths[column]) for column in (0, 1))
+        right = "  ".join(row[column].rjust(widths[column]) for column in (2, 3, 4))
+        yield line((f"{left}  {right}", "dim" if number == 0 else ""))

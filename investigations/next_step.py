@@ -1,0 +1,95 @@
+"""What happens next to a postback, in one sentence. Pure: total over every state."""
+
+from __future__ import annotations
+
+from datetime import datetime, timedelta
+
+from infra.store.records import PostbackRecord
+from investigations.words import clock, span
+from schemas.ids import show
+from schemas.lifecycle import State
+
+_OVERDUE = timedelta(seconds=30)
+"""Later than this, somebody should look whether anything runs."""
+
+
+def next_step(postback: PostbackRecord, now: datetime) -> str:
+    """Read off the state alone; ``now`` is the database's clock."""
+    match postback.state:
+        case State.HELD | State.RETRYING:
+            return _waiting(postback, now)
+        case State.LEASED:
+            return _leased(postback, now)
+        case State.FIRING:
+            return _firing(postback, now)
+        case _:
+            return _settled(postback)
+
+
+def _settled(postback: PostbackRecord) -> str:
+    match postback.state:
+        case State.IN_DOUBT:
+            words = f"a person must decide: {postback.reason}"
+        case State.REJECTED | State.DEAD:
+            words = f"nothing by itself: {postback.reason}; a person may replay it"
+        case State.DELIVERED:
+            words = _delivered(postback)
+        case State.VOIDED:
+            words = f"nothing: voided as {postback.void_reason}, it never fires"
+        case State.DUPLICATE:
+            first = show("pb", postback.duplicate_of) if postback.duplicate_of else "an earlier postback"
+            words = f"nothing: duplicate of {first}, which the network would take for the same"
+        case _:
+            words = (
+                f"nothing: {postback.reason or 'the age limit of the network passed before it could fire'}"
+            )
+    return words
+
+
+def _waiting(postback: PostbackRecord, now: datetime) -> str:
+    due_at = postback.due_at or postback.release_at
+    following = postback.attempts_made + 1
+    attempt = f" (attempt {following} of {postback.version.contract.retry.attempts})"
+    verb = "retries" if postback.attempts_made else "fires"
+    numbered = attempt if postback.attempts_made else ""
+    if due_at > now:
+        deferred = f"; put off at the gate: {postback.reason}" if _deferred(postback) else ""
+        return f"{verb} at {clock(due_at)} UTC, in {span(due_at - now)}{numbered}{deferred}"
+    late = now - due_at
+    hint = "; is a worker running? See `holdfire doctor`" if late > _OVERDUE else ""
+    return f"{verb} with the next tick, due since {span(late)}{numbered}{hint}"
+
+
+def _deferred(postback: PostbackRecord) -> bool:
+    return not postback.attempts_made and postback.due_at != postback.release_at and bool(postback.reason)
+
+
+def _leased(postback: PostbackRecord, now: datetime) -> str:
+    attempt = f"attempt {postback.attempts_made + 1} of {postback.version.contract.retry.attempts}"
+    if postback.due_at is not None and postback.due_at < now:
+        return f"its worker fell silent before {attempt}: the next tick takes it back, nothing was sent"
+    return f"a worker has claimed it: {attempt} is about to be fired"
+
+
+def _firing(postback: PostbackRecord, now: datetime) -> str:
+    attempt = postback.last_attempt
+    number = f"attempt {postback.attempts_made}"
+    since = f" since {clock(attempt.intent_at)} UTC ({span(now - attempt.intent_at)})" if attempt else ""
+    wish = f"; if it fails no other is made ({postback.void_reason})" if postback.void_reason else ""
+    if postback.due_at is not None and postback.due_at < now:
+        worker = f" {attempt.worker}" if attempt else ""
+        return f"{number} is without an outcome{since}: its worker{worker} fell silent, rescue will settle it{wish}"
+    return f"{number} is on the wire{since}{wish}"
+
+
+def _delivered(postback: PostbackRecord) -> str:
+    delivering = next(
+        (a for a in postback.attempts if a.outcome is not None and a.outcome.state is State.DELIVERED), None
+    )
+    by = f" by attempt {delivering.number}" if delivering else ""
+    words = f"nothing: delivered{by}"
+    if postback.version.contract.network.delivered_means == "tried":
+        words += "; this network answers the same when it counted nothing"
+    if postback.void_reason:
+        words += f"; it was {postback.void_reason} too late to stop it"
+    return words

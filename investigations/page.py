@@ -1,0 +1,50 @@
+"""Lines of text with a little style: coloured in a terminal, plain when piped, never cut or wrapped by us."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterable
+
+from rich.console import Console
+from rich.text import Text
+
+from schemas.lifecycle import State
+
+STATE_STYLES: dict[str, str] = {
+    State.HELD: "cyan",
+    State.LEASED: "cyan",
+    State.FIRING: "cyan",
+    State.RETRYING: "yellow",
+    State.DELIVERED: "green",
+    State.REJECTED: "red",
+    State.DEAD: "red",
+    State.VOIDED: "magenta",
+    State.EXPIRED: "magenta",
+    State.IN_DOUBT: "bold red",
+    State.DUPLICATE: "dim",
+}
+
+Part = str | tuple[str, str]
+"""Text, or text with a Rich style."""
+
+
+def line(*parts: Part) -> Text:
+    """One line. Foreign text must have gone through ``words.visible`` before."""
+    return Text.assemble(*parts)
+
+
+def label(name: str, *parts: Part, indent: int = 2, width: int = 11) -> Text:
+    """An aligned ``name   value`` line."""
+    return line(" " * indent, (name.ljust(width), "dim"), "  ", *parts)
+
+
+def stdout() -> Console:
+    """A console on what standard output is now."""
+    return Console(file=sys.stdout, highlight=False, markup=False, emoji=False)
+
+
+def show(lines: Iterable[Text]) -> None:
+    """Print lines whole, however long: what is copied from a terminal must be what was recorded."""
+    console = stdout()
+    for each in lines:
+        console.print(each, soft_wrap=True)

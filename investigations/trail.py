@@ -1,0 +1,219 @@
+"""A conversion's life as moments in time order. Pure: from what was recorded, nothing is looked up."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from datetime import datetime
+from urllib.parse import urlsplit
+
+from infra.store.records import AttemptRecord, Life, PostbackRecord, RejectRecord, SignalRecord
+from investigations.words import clock, milliseconds, money, sha256, span, visible, visible_bytes
+from schemas.conversion import click_id_for
+from schemas.durations import show as duration
+from schemas.event import ChargebackSignal, ConversionEvent, CreditCheckSignal, RefundSignal, Signal
+from schemas.exchange import Hop
+from schemas.ids import show
+from schemas.lifecycle import State
+
+
+@dataclass(frozen=True, slots=True)
+class Moment:
+    """Something that happened at one instant. ``kind`` is stable, for programs; ``text`` and ``details`` are for people."""
+
+    at: datetime
+    subject: str
+    kind: str
+    text: str
+    details: tuple[str, ...] = ()
+    style: str = ""
+
+
+def moments(life: Life) -> list[Moment]:
+    """Everything that has happened to a conversion, in time order."""
+    found = [
+        *_arrival(life),
+        *(_signal(life, signal) for signal in life.signals),
+        *map(_repeat, life.repeats),
+    ]
+    for postback in life.postbacks:
+        found += _postback(life, postback)
+    return sorted(found, key=lambda moment: moment.at)
+
+
+def _arrival(life: Life) -> Iterator[Moment]:
+    conversion, event = life.conversion, life.conversion.event
+    subject = show("cv", conversion.id)
+    if event.clicked_at is not None:
+        yield Moment(event.clicked_at, subject, "clicked", "the ad was clicked")
+    yield Moment(event.occurred_at, subject, "occurred", f"{visible(event.name)} happened")
+    if conversion.unrouted_reason is not None:
+        text = f"received, but unrouted: {visible(conversion.unrouted_reason)}"
+        yield Moment(conversion.received_at, subject, "unrouted", text, style="red")
+    else:
+        names = ", ".join(postback.version.contract.name for postback in life.postbacks)
+        yield Moment(conversion.received_at, subject, "received", f"received, routed to {names}")
+
+
+def _signal(life: Life, signal: SignalRecord) -> Moment:
+    early = signal.received_at < life.conversion.received_at
+    came = "it came before its conversion and waited for it" if early else ""
+    details = tuple(filter(None, (came, f"{signal.status}: {visible(signal.outcome)}")))
+    return Moment(
+        signal.received_at, show("sg", signal.id), "signal", signal_words(signal.event), details, "magenta"
+    )
+
+
+def signal_words(event: Signal) -> str:
+    """A signal in words: what it says and who said it."""
+    match event:
+        case RefundSignal(amount=None):
+            says = "refund of all of it"
+        case RefundSignal():
+            total = " in all" if event.amount_is == "cumulative" else ""
+            says = f"refund of {money(event.amount, event.currency or '(currency of the order)')}{total}"
+        case ChargebackSignal() | CreditCheckSignal():
+            says = f"{event.type.replace('_', ' ')}: {event.outcome}"
+        case _:
+            says = event.type
+    because = f", because {visible(event.reason)}" if event.reason else ""
+    return f"{says}{because} ({visible(event.event_id)}, from {visible(event.source)})"
+
+
+def _repeat(reject: RejectRecord) -> Moment:
+    if reject.code == "duplicate":
+        return Moment(
+            reject.received_at, f"reject {reject.id}", "duplicate", "came again: a duplicate, counted once"
+        )
+    problems = tuple(visible(str(problem)) for problem in reject.problems)
+    return Moment(
+        reject.received_at,
+        f"reject {reject.id}",
+        "rejected",
+        f"came again and was refused: {reject.code}",
+        problems,
+    )
+
+
+def _postback(life: Life, postback: PostbackRecord) -> Iterator[Moment]:
+    subject = show("pb", postback.id)
+    closed_at = postback.settled_at if not postback.attempts_made else None
+    waited = postback.release_at > life.conversion.received_at
+    open_until_then = closed_at is None or closed_at >= postback.release_at
+    if (
+        waited
+        and open_until_then
+        and postback.release_at <= life.now
+        and postback.state is not State.DUPLICATE
+    ):
+        yield Moment(postback.release_at, subject, "released", "its window ended: due")
+    for attempt in postback.attempts:
+        yield _attempt(postback, attempt, life.conversion.event)
+    last = postback.last_attempt
+    by_attempt = last is not None and last.outcome is not None and last.outcome.state is postback.state
+    if postback.settled_at is not None and not by_attempt:
+        words = {
+            State.VOIDED: f"voided as {postback.void_reason}: it never fires",
+            State.DUPLICATE: f"set aside: {postback.reason}",
+        }.get(postback.state, f"{postback.state}: {postback.reason}")
+        yield Moment(postback.settled_at, subject, postback.state.value, visible(words), style="magenta")
+
+
+def _attempt(postback: PostbackRecord, attempt: AttemptRecord, event: ConversionEvent) -> Moment:
+    of = postback.version.contract.retry.attempts
+    title = f"attempt {attempt.number} of {of}"
+    outcome = attempt.outcome
+    if outcome is None:
+        text, style = f"{title} by {visible(attempt.worker)} → no outcome yet", "cyan"
+    else:
+        late = "; a late answer came" if attempt.answered_late else ""
+        text = f"{title} ({outcome.trigger}) by {visible(attempt.worker)} → {outcome.verdict}: {visible(outcome.rule)}{late}"
+        style = {State.DELIVERED: "green", State.RETRYING: "yellow"}.get(outcome.state, "red")
+    details = tuple(_attempt_details(attempt, click_id_of(postback, event)))
+    return Moment(attempt.intent_at, show("at", attempt.id), "attempt", text, details, style)
+
+
+def _attempt_details(attempt: AttemptRecord, expected_click_id: str | None) -> Iterator[str]:
+    outcome = attempt.outcome
+    if not attempt.hops and attempt.intended_url:
+        yield f"intended  {visible(attempt.intended_url)}"
+    for hop in attempt.hops:
+        yield from _hop_details(hop, several=len(attempt.hops) > 1)
+    if outcome is None:
+        return
+    if outcome.error_message:
+        yield f"error     {visible(outcome.error_class or '')}: {visible(outcome.error_message)}"
+    if attempt.answered_late:
+        yield "late      this answer came after the attempt had been written off; it is evidence, and settled nothing"
+    if outcome.click_id is not None:
+        # It stands above the timeline; only a different one needs saying in full again.
+        facts = f"{visible(outcome.click_id)}  ({token_facts(outcome.click_id)})"
+        yield f"click id  {'as above' if outcome.click_id == expected_click_id else facts}"
+    for note in outcome.notes:
+        yield f"note      {visible(note)}"
+    took = span(outcome.ended_at - attempt.intent_at)
+    following = ""
+    if outcome.next_attempt_at is not None and outcome.delay_s is not None:
+        following = f"; next attempt {outcome.delay_s:.3f} s later, at {clock(outcome.next_attempt_at)}"
+    yield f"ended     {clock(outcome.ended_at)}, after {took} → {outcome.state}{following}"
+
+
+def _hop_details(hop: Hop, *, several: bool) -> Iterator[str]:
+    request = hop.request_head.split(b"\r\n", 1)[0]
+    number = f"hop {hop.number}     " if several else "sent      "
+    if request:
+        yield f"{number}{visible_bytes(request)}"
+    else:
+        yield f"{number}nothing: {visible(hop.method)} {visible(hop.url)} was not written"
+    yield f"          {_connection(hop)}"
+    if hop.failure is not None:
+        yield f"          failed: {hop.failure.kind}: {visible(hop.failure.message)}"
+    if hop.response_head:
+        status = visible_bytes(hop.response_head.split(b"\r\n", 1)[0])
+        cut = ", truncated" if hop.truncated else ""
+        yield f"answered  {status}  ({hop.body_length} bytes of body{cut})"
+    if hop.body_error:
+        yield f"          body: {visible(hop.body_error)}"
+    yield (
+        f"          dns {milliseconds(hop.dns_ms)}, connect {milliseconds(hop.connect_ms)}, "
+        f"first byte {milliseconds(hop.first_byte_ms)}, total {milliseconds(hop.total_ms)}"
+    )
+
+
+def _connection(hop: Hop) -> str:
+    host = visible(urlsplit(hop.url).netloc)
+    if hop.peer is None:
+        tried = f" ({', '.join(hop.addresses)})" if hop.addresses else ""
+        return f"to {host}{tried}, never connected"
+    parts = [f"to {host} at {hop.peer} from {hop.local}", hop.tls_version or "no TLS"]
+    if hop.reused is not None:
+        parts.append("kept-alive connection" if hop.reused else "new connection")
+    return ", ".join(parts)
+
+
+def token_facts(token: str) -> str:
+    """Length and digest of a click id, so that two writings of it can be told apart."""
+    return f"{len(token)} characters, SHA-256 {sha256(token)}"
+
+
+def window_words(postback: PostbackRecord) -> str:
+    """The hold in words: kind, length and where it is measured from."""
+    hold = postback.version.contract.destination.hold
+    start = {"event": "the event", "click": "the click", "receipt": "its receipt"}[hold.measured_from]
+    return (
+        "none: fires at once" if hold.kind == "none" else f"{hold.kind}, {duration(hold.wait)} from {start}"
+    )
+
+
+def retry_words(postback: PostbackRecord) -> str:
+    retry = postback.version.contract.retry
+    return (
+        f"{retry.attempts} attempts, {duration(retry.base)} times {retry.factor:g} up to {duration(retry.cap)}, "
+        f"within {duration(retry.horizon)}"
+    )
+
+
+def click_id_of(postback: PostbackRecord, event: ConversionEvent) -> str | None:
+    """The token the postback reports: what an attempt used, or else what the next one would use."""
+    contract = postback.version.contract
+    return click_id_for(contract, event) if contract.protocol == "transaction" else None

@@ -1,0 +1,199 @@
+"""One attempt the way ``curl --verbose -L`` prints it, fit to be sent to a network's support as it stands.
+
+``>`` was sent, ``<`` was received, ``*`` is about the connection, ``#`` is the heading. Bodies are indented, so that
+nothing in them can be taken for one of those lines. Pure: made from what was recorded.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from datetime import datetime, timedelta
+from urllib.parse import urlsplit
+
+from infra.store.records import AttemptRecord, Life, PostbackRecord
+from investigations.bodies import readable
+from investigations.trail import token_facts
+from investigations.words import clock, milliseconds, money, span, visible, visible_bytes
+from schemas.exchange import FailureKind, Hop
+from schemas.ids import show
+
+
+def transcript(life: Life, postback: PostbackRecord, attempt: AttemptRecord) -> Iterator[str]:
+    """The lines of one attempt, without line ends."""
+    for name, value in _heading(life, postback, attempt):
+        yield f"# {name:<11} {value}".rstrip()
+    yield "#"
+    yield "# > was sent, < was received, * is about the connection; bodies are indented."
+    yield "# Secrets are shown as [secret:…]; what cannot be printed is shown as \\xNN."
+    yield ""
+    if not attempt.hops:
+        yield from _without_hops(life, postback, attempt)
+    for position, hop in enumerate(attempt.hops):
+        if position:
+            yield f"* Issue another request to this URL: '{visible(hop.url)}'"
+        yield from _exchange(hop)
+    yield from _ending(attempt)
+
+
+def _heading(life: Life, postback: PostbackRecord, attempt: AttemptRecord) -> Iterator[tuple[str, str]]:
+    event, contract, outcome = life.conversion.event, postback.version.contract, attempt.outcome
+    trigger = f", {outcome.trigger}" if outcome else ""
+    yield (
+        "attempt",
+        f"{show('at', attempt.id)}, number {attempt.number} of postback {show('pb', postback.id)}{trigger}",
+    )
+    yield (
+        "destination",
+        f"{contract.name} (network {contract.network.slug}), contract version {postback.version.number}",
+    )
+    yield (
+        "conversion",
+        f"{show('cv', life.conversion.id)}, {visible(event.name)}, {money(event.value, event.currency)}",
+    )
+    if event.order_id:
+        yield "order id", visible(event.order_id)
+    if outcome is not None and outcome.click_id is not None:
+        yield "click id", visible(outcome.click_id)
+        yield "", token_facts(outcome.click_id)
+    yield "intent", f"{clock(attempt.intent_at)} UTC (recorded before the first byte left)"
+    if outcome is None:
+        yield "outcome", "none has been recorded"
+    else:
+        yield "ended", f"{clock(outcome.ended_at)} UTC, after {span(outcome.ended_at - attempt.intent_at)}"
+        yield "verdict", f"{outcome.verdict}: {visible(outcome.rule)}"
+    version = f" (Holdfire {visible(outcome.worker_version)})" if outcome else ""
+    yield "sent by", f"{visible(attempt.worker)}{version}"
+
+
+def _without_hops(life: Life, postback: PostbackRecord, attempt: AttemptRecord) -> Iterator[str]:
+    if attempt.intended_url is not None:
+        yield f"* Intended URL, as recorded beforehand: '{visible(attempt.intended_url)}'"
+    outcome = attempt.outcome
+    if outcome is not None:
+        yield "* No exchange was recorded."
+        return
+    silent = postback.due_at is not None and postback.due_at < life.now
+    yield (
+        f"* Its worker fell silent: whether anything was sent is not known {span(life.now - attempt.intent_at)} later."
+        if silent
+        else f"* On the wire since {span(life.now - attempt.intent_at)}: no exchange has been recorded yet."
+    )
+
+
+def _exchange(hop: Hop) -> Iterator[str]:
+    yield f"* {clock(hop.started_at)} UTC, hop {hop.number}"
+    yield from _connection(hop)
+    if hop.request_head:
+        yield from (f"> {visible_bytes(each)}".rstrip(" ") for each in _lines(hop.request_head))
+        yield ">"
+        yield from _request_body(hop)
+    if hop.response_head:
+        yield from (f"< {visible_bytes(each)}".rstrip(" ") for each in _lines(hop.response_head))
+        yield "<"
+    if hop.status_code is not None:
+        yield from _response_body(hop)
+    if hop.body_error:
+        yield f"* Body: {visible(hop.body_error)}; the status counts all the same"
+    if hop.failure is not None:
+        yield from _failure(hop)
+    yield (
+        f"* Times: dns {milliseconds(hop.dns_ms)}, connect {milliseconds(hop.connect_ms)}, "
+        f"first byte {milliseconds(hop.first_byte_ms)}, total {milliseconds(hop.total_ms)}"
+    )
+
+
+def _connection(hop: Hop) -> Iterator[str]:
+    host = visible(urlsplit(hop.url).hostname or "")
+    if hop.addresses:
+        yield f"* Host {host} was resolved to {', '.join(hop.addresses)}"
+    if hop.peer is None:
+        for address in hop.addresses[:1]:
+            yield f"*   Trying {address}..."
+        return
+    address, _, port = hop.peer.rpartition(":")
+    local, _, local_port = (hop.local or "").rpartition(":")
+    if hop.reused:
+        yield f"* Re-using existing connection with host {host}"
+    else:
+        yield f"*   Trying {hop.peer}..."
+    yield f"* Connected to {host} ({address}) port {port} from {local} port {local_port}"
+    if hop.tls_version:
+        yield f"* SSL connection using {hop.tls_version}"
+
+
+def _lines(head: bytes) -> list[bytes]:
+    return head.removesuffix(b"\r\n").split(b"\r\n")
+
+
+def _response_body(hop: Hop) -> Iterator[str]:
+    if not hop.body_length:
+        yield "* Body: empty"
+        return
+    facts = [f"{hop.body_length} bytes", f"SHA-256 {hop.body_sha256}"]
+    if hop.truncated:
+        kept = f"the first {len(hop.body)} bytes are kept, reading stopped after {hop.body_length}"
+        facts.append(f"truncated: {kept}")
+    shown = readable(hop.response_head, hop.body)
+    yield f"* Body: {', '.join(facts)}" + (f"; {shown.about}" if shown.about else "")
+    yield from _indented(shown.lines)
+
+
+def _request_body(hop: Hop) -> Iterator[str]:
+    if hop.request_body:
+        shown = readable(hop.request_head, hop.request_body)
+        yield f"* Request body: {len(hop.request_body)} bytes" + (f"; {shown.about}" if shown.about else "")
+        yield from _indented(shown.lines)
+
+
+def _indented(lines: Iterable[str]) -> Iterator[str]:
+    return (f"  {each}".rstrip(" ") for each in lines)
+
+
+def _failure(hop: Hop) -> Iterator[str]:
+    """In curl's words where it has some, then ours."""
+    failure = hop.failure
+    assert failure is not None
+    host = visible(urlsplit(hop.url).hostname or "")
+    elapsed = round(hop.total_ms or 0)
+    received = len(hop.response_head) + hop.body_length
+    match failure.kind:
+        case FailureKind.DNS:
+            yield f"* Could not resolve host: {host}"
+        case FailureKind.CONNECT:
+            yield f"* Failed to connect to {host} after {elapsed} ms"
+        case FailureKind.TLS:
+            yield f"* SSL connect error with {host} after {elapsed} ms"
+        case FailureKind.TIMEOUT:
+            yield f"* Operation timed out after {elapsed} milliseconds with {received} bytes received"
+        case FailureKind.RESET:
+            yield f"* Recv failure: the connection was closed after {elapsed} ms with {received} bytes received"
+        case _:
+            yield f"* {failure.kind.replace('_', ' ').capitalize()}"
+    yield f"* Recorded as {failure.kind}: {visible(failure.message)}"
+    yield (
+        "* The request had been written: whether it was taken is not known"
+        if failure.sent
+        else "* No byte of the request had left this machine"
+    )
+
+
+def _ending(attempt: AttemptRecord) -> Iterator[str]:
+    outcome = attempt.outcome
+    if outcome is None:
+        return
+    last = attempt.hops[-1] if attempt.hops else None
+    if outcome.error_message and (last is None or last.failure is None):
+        # A redirect that was refused has no hop of its own; a lost attempt has none at all.
+        yield f"* {visible(outcome.error_class or 'Error')}: {visible(outcome.error_message)}"
+    if attempt.answered_late:
+        assert last is not None
+        yield (
+            f"* This answer came late: the attempt had been written off at {clock(outcome.ended_at)} UTC, and the "
+            f"answer ended at {clock(_end_of(last))} UTC. It settled nothing."
+        )
+    for note in outcome.notes:
+        yield f"* Note: {visible(note)}"
+
+
+def _end_of(hop: Hop) -> datetime:
+    return hop.started_at + timedelta(milliseconds=hop.total_ms or 0)

@@ -1,0 +1,83 @@
+"""How instants, durations and foreign text are written for people. Pure: the instant it is now is an argument."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from datetime import UTC, datetime, timedelta
+from decimal import Decimal
+from itertools import pairwise
+
+from schemas.money import plain
+
+_UNITS = (("d", 86_400), ("h", 3_600), ("min", 60), ("s", 1))
+
+
+def clock(instant: datetime) -> str:
+    """``2026-12-06 09:00:01.250``, in UTC. Always to the millisecond, so that columns of them line up."""
+    return instant.astimezone(UTC).strftime("%Y-%m-%d %H:%M:%S.%f")[:-3]
+
+
+def offset(since: datetime, instant: datetime) -> str:
+    """How long after ``since``: ``+14d 00:00:01``, ``-00:00:03``, ``+00:00:00``; fractions are cut off."""
+    sign = "-" if instant < since else "+"
+    seconds = int(abs(instant - since).total_seconds())
+    days, rest = divmod(seconds, 86_400)
+    time = f"{rest // 3600:02}:{rest // 60 % 60:02}:{rest % 60:02}"
+    return f"{sign}{days}d {time}" if days else f"{sign}{time}"
+
+
+def span(duration: timedelta) -> str:
+    """A duration in the two units that matter: ``13 d 4 h``, ``3 h 12 min``, ``5.2 s``, ``80 ms``."""
+    seconds = abs(duration.total_seconds())
+    if seconds < 1:
+        return f"{round(seconds * 1000)} ms"
+    if seconds < 60:
+        return f"{seconds:.1f}".removesuffix(".0") + " s"
+    whole = round(seconds)
+    for (unit, size), (finer, finer_size) in pairwise(_UNITS):
+        if whole >= size:
+            count, rest = divmod(whole, size)
+            finer_count = rest // finer_size
+            return f"{count} {unit} {finer_count} {finer}" if finer_count else f"{count} {unit}"
+    raise AssertionError("a minute is at least a minute")
+
+
+def milliseconds(value: float | None) -> str:
+    """``1.2 ms``, ``45 ms``, ``2.50 s``; a dash where it was not reached."""
+    if value is None:
+        return "-"
+    if value >= 1000:
+        return f"{value / 1000:.2f} s"
+    return f"{value:.0f} ms" if value >= 10 else f"{value:.1f} ms"
+
+
+def money(amount: Decimal | None, currency: str | None) -> str:
+    return "no value" if amount is None else f"{plain(amount)} {currency}"
+
+
+def visible(text: str) -> str:
+    r"""``text`` on one line, with what cannot be printed written as the ``\xNN`` of its UTF-8 bytes.
+
+    Nothing is lost: a backslash in front of an ``x`` is doubled, so that an escape cannot be mistaken for text. What
+    comes from outside must not steer a terminal, and a right-to-left mark must not turn evidence round.
+    """
+    if text.isprintable() and "\\x" not in text:
+        return text
+    doubled = re.sub(r"\\+(?=x)", lambda found: found[0] * 2, text)
+    return "".join(one if one.isprintable() else _escaped(one) for one in doubled)
+
+
+def visible_bytes(raw: bytes) -> str:
+    """The same for bytes of a header: read as Latin-1, which gives every byte one character."""
+    doubled = re.sub(rb"\\+(?=x)", lambda found: found[0] * 2, raw).decode("latin-1")
+    return "".join(one if one.isprintable() else f"\\x{ord(one):02x}" for one in doubled)
+
+
+def _escaped(character: str) -> str:
+    return "".join(f"\\x{byte:02x}" for byte in character.encode("utf-8", "surrogatepass"))
+
+
+def sha256(text: str) -> str:
+    """Hexadecimal SHA-256 of the text's UTF-8 bytes."""
+    return hashlib.sha256(text.encode()).hexdigest()
