@@ -24,10 +24,12 @@ class Entry(NamedTuple):
 
 _RUN, _SEND, _SET_UP, _ASK = "Run", "Send", "Set up", "Ask"
 MENU: dict[str, Entry] = {
+    "demo": Entry("infra.demo.cli", _RUN, "Hold, fire, kill and rescue sample orders, and check the count."),
     "up": Entry("workers.cli", _RUN, "Run everything and stay up."),
     "work": Entry("workers.cli", _RUN, "Run one worker process: intake, release passes and firing."),
     "clock": Entry("workers.cli", _RUN, "Run one clock: ticks for releasing, rescuing and housekeeping."),
     "release": Entry("workers.cli", _RUN, "Run one release pass now."),
+    "enqueue": Entry("producers.cli", _SEND, "Send events from a file or standard input, and check they arrived."),
     "migrate": Entry("infra.db.cli", _SET_UP, "Bring the database's tables to this version."),
     "destinations": Entry(
         "workers.destinations_cli", _SET_UP, "Check, apply, list, render and try destinations."
@@ -36,6 +38,10 @@ MENU: dict[str, Entry] = {
     "sink": Entry(
         "infra.sink.cli", _SET_UP, "Receive postbacks as the ad networks would, count what they would credit."
     ),
+    "trail": Entry("investigations.cli", _ASK, "Tell a conversion's whole life."),
+    "transcript": Entry("investigations.cli", _ASK, "Print one attempt the way curl --verbose would."),
+    "find": Entry("investigations.cli", _ASK, "Find postbacks, rejects, signals and unrouted conversions."),
+    "ledger": Entry("investigations.cli", _ASK, "Print the balance; fails if it does not balance."),
 }
 
 

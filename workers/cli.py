@@ -85,7 +85,7 @@ def release() -> None:
     from workers.releasing import release_due  # noqa: PLC0415 — the commands start fast
     from workers.tasks import hint  # noqa: PLC0415 — the commands start fast
 
-    settings, urls = _open()
+    _, urls = _open()
     app, runtime = create_app(urls.database_url, urls.broker_url)
     try:
         count = release_due(

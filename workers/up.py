@@ -80,7 +80,7 @@ class Supervisor:
 
     def _start(self, child: Child) -> subprocess.Popen[bytes]:
         # A session of its own: Ctrl-C in the terminal is for the supervisor, who then ends the children in order.
-        process = subprocess.Popen(
+        process = subprocess.Popen(  # noqa: S603 — our own command
             [sys.executable, "-m", "holdfire", *child.arguments],
             env={**os.environ, **self.environment, SUPERVISED: str(os.getpid())},
             start_new_session=True,
