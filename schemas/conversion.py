@@ -170,16 +170,21 @@ def unrenderable(contract: Contract, event: ConversionEvent) -> str | None:
 def event_values(
     contract: Contract, event: ConversionEvent | StoredConversion, postback_id: str, net_value: Decimal | None
 ) -> dict[str, str | None]:
-    """The macro values an event fills. ``net_value`` is what is left of its value after refunds."""
+    """The macro values an event fills. ``net_value`` is what is left of its value after refunds.
+
+    Of click id and partner id only the one its protocol attributes by: a rebill that carried its click id
+    along would be refused as that click's duplicate.
+    """
+    by_partner = contract.protocol == "partner"
     values: dict[str, str | None] = {
-        "click_id": click_id_for(contract, event),
+        "click_id": None if by_partner else click_id_for(contract, event),
         "order_id": event.order_id,
         "value": None if net_value is None else plain(net_value),
         "currency": event.currency,
         "name": contract.event_name(event.name),
         "event_id": event.event_id,
         "source": event.source,
-        "partner_id": event.partner_id,
+        "partner_id": event.partner_id if by_partner else None,
         "sequence": None if event.sequence is None else str(event.sequence),
         "occurred_at": event.occurred_at.isoformat(),
         "occurred_unix": str(int(event.occurred_at.timestamp())),
