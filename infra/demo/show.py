@@ -24,7 +24,7 @@ def run(folder: Path, console: Console) -> bool:
     began = time.monotonic()
 
     def say(words: str) -> None:
-        console.print(f"[dim]{time.monotonic() - began:5.1f} s[/dim]  {words}")
+        console.print(f"[dim]{time.monotonic() - began:5.1f} s[/dim]  {words}", soft_wrap=True)
 
     say("starting PostgreSQL, Valkey, a sink that plays five ad networks, one clock and two workers")
     with Stage(folder, expected) as stage:
@@ -129,9 +129,9 @@ def _other_faults(stage: Stage, expected: sample.Sample, ledger_code: int) -> li
 
 def _show(console: Console, found: Comparison, story: str, ledger: str) -> None:
     console.rule("one conversion's life: holdfire trail")
-    console.print(story, markup=False, highlight=False)
+    console.print(story, markup=False, highlight=False, soft_wrap=True)
     console.rule("the balance: holdfire ledger")
-    console.print(ledger, markup=False, highlight=False)
+    console.print(ledger, markup=False, highlight=False, soft_wrap=True)
     console.rule("the ledger beside the sink's own count")
     table = Table(box=None)
     for heading in (
