@@ -23,6 +23,8 @@ from schemas.problem import Problem
 _REMEDIES = {
     "missing": "Add it",
     "string_type": "Put it in quotes",
+    "tuple_type": 'Write it as a list, such as ["purchase"]',
+    "model_type": "Write it as a table, { key = value }",
     "extra_forbidden": "Remove it, or correct its spelling",
     "literal_error": "Use one of the values it names",
     "string_pattern_mismatch": "Use letters, digits, '.', '_' and '-'",
@@ -150,7 +152,7 @@ def flatten(error: ValidationError, where: str = "") -> list[Problem]:
     """Pydantic's faults as problems, each with the dotted path of its key below ``where``."""
     problems = {}
     for fault in error.errors(include_url=False, include_context=False):
-        path = [str(part) for part in fault["loc"]]
+        path = ["SecretRef" if "SecretRef" in str(part) else str(part) for part in fault["loc"]]
         # A union's member is named in the path by its class or tag, which is no key of the file; and of a
         # setting, which is a text or a secret, only the complaint of the kind that was written helps.
         if path[-1:] == ["str" if isinstance(fault["input"], dict) else "SecretRef"]:

@@ -6,7 +6,7 @@ import re
 from dataclasses import dataclass
 from datetime import timedelta
 from functools import cached_property
-from typing import Annotated, Literal, Self
+from typing import Annotated, Literal
 from urllib.parse import SplitResult, urlsplit
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
@@ -32,11 +32,14 @@ class SecretRef(_Config):
     env: str | None = None
     file: str | None = None
 
-    @model_validator(mode="after")
-    def _one_place(self) -> Self:
-        if (self.env is None) == (self.file is None):
+    @model_validator(mode="before")
+    @classmethod
+    def _named_not_written(cls, given: object) -> object:
+        # Said here and not by the type, whose own message would not tell what to write instead.
+        places = given.keys() & {"env", "file"} if isinstance(given, dict) else ()
+        if isinstance(given, str) or (isinstance(given, dict) and len(places) != 1):
             raise PydanticCustomError("secret_ref", 'a secret is { env = "NAME" } or { file = "PATH" }')
-        return self
+        return given
 
 
 class Limits(_Config):
