@@ -2,26 +2,21 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from typing import TypeVar
 
-from psycopg2.errors import DeadlockDetected, SerializationFailure
 from sqlalchemy import Connection, Engine, text
-from sqlalchemy.exc import DBAPIError
 
 from infra import version
 from infra.db.engine import as_json, copy_bytes, copy_rows, copy_text, copy_value
-from infra.store.standings import promote_duplicates
-from schemas.conversion import read_stored_conversion
+from infra.store.deadlocks import retried
+from infra.store.standings import promote_duplicates, record_wishes
+from schemas.conversion import StoredConversion, read_stored_conversion
+from schemas.event import ConversionEvent, read_stored
 from schemas.exchange import Hop
 from schemas.lifecycle import State
 from schemas.postback import Gated, LostAttempt, Prepared, SettledAttempt, Stopped
-
-T = TypeVar("T")
-_TRIES_AFTER_DEADLOCK = 5
 
 _LOCK_LEASED = text("""
     SELECT p.id, p.version_id, p.attempts, p.had_unknown, p.first_attempt_at, p.expires_at, c.net_value,
@@ -61,7 +56,7 @@ _SETTLE = text("""
     FROM json_to_recordset(:rows) AS r(id bigint, token bigint, state text, next_attempt_at timestamptz,
         reason text, unknown boolean)
     WHERE p.id = r.id AND p.state = 'firing' AND p.lease_token = r.token
-    RETURNING p.id, p.state""")
+    RETURNING p.id, p.state, p.void_reason IS NOT NULL AS wished""")
 
 _LOCK_LOST = text("""
     SELECT p.id, p.lease_token, p.attempt_id, p.attempts, p.version_id, p.first_attempt_at, p.expires_at,
@@ -127,7 +122,7 @@ def gate(
                     first_attempt_at=row.first_attempt_at,
                     expires_at=row.expires_at,
                     net_value=row.net_value,
-                    event=read_stored_conversion(row.event),
+                    event=_event(row.event),
                     now=row.now,
                 )
             )
@@ -139,7 +134,7 @@ def gate(
         _stop(connection, stopped)
         return Gate(prepared, stopped, len(postback_ids) - len(rows))
 
-    return _retried(engine, run)
+    return retried(engine, run)
 
 
 def give_back(engine: Engine, token: int, postback_ids: Sequence[int], delay_s: float) -> int:
@@ -170,7 +165,7 @@ def settle(engine: Engine, attempts: Sequence[SettledAttempt]) -> Settlement:
 
     The hops of an attempt that was rescued meanwhile are kept too: they are evidence of a late answer.
     """
-    return _retried(engine, lambda connection: _settle(connection, attempts))
+    return retried(engine, lambda connection: _settle(connection, attempts))
 
 
 def settle_lost(
@@ -193,7 +188,7 @@ def settle_lost(
                     first_attempt_at=row.first_attempt_at,
                     expires_at=row.expires_at,
                     had_unknown=row.had_unknown,
-                    event=read_stored_conversion(row.event),
+                    event=_event(row.event),
                     now=row.now,
                 )
             )
@@ -203,13 +198,28 @@ def settle_lost(
             _settle(connection, settled)
         return settled
 
-    return _retried(engine, run)
+    return retried(engine, run)
+
+
+def _event(stored: str) -> ConversionEvent | StoredConversion:
+    """The stored event. Validation takes a few more writings of an instant than unpacking does, such as a lower-case z."""
+    try:
+        return read_stored_conversion(stored)
+    except ValueError:
+        event = read_stored(stored)
+        assert isinstance(event, ConversionEvent)
+        return event
 
 
 def _record_intents(connection: Connection, prepared: list[Prepared], worker: str) -> None:
     if prepared:
         rows = [
-            {"id": p.gated.postback_id, "attempt_id": p.gated.attempt_id, "number": p.gated.number, "url": p.shown_url}
+            {
+                "id": p.gated.postback_id,
+                "attempt_id": p.gated.attempt_id,
+                "number": p.gated.number,
+                "url": p.shown_url,
+            }
             for p in prepared
         ]
         connection.execute(_RECORD_INTENTS, {"rows": as_json(rows), "worker": worker})
@@ -221,12 +231,13 @@ def _stop(connection: Connection, stopped: list[Stopped]) -> None:
             {
                 "id": s.gated.postback_id,
                 "state": s.state,
-                "reason": s.reason if s.delay_s is None else None,
+                "reason": s.reason,
                 "delay_s": s.delay_s,
             }
             for s in stopped
         ]
         connection.execute(_STOP, {"rows": as_json(rows)})
+        promote_duplicates(connection, [s.gated.postback_id for s in stopped if s.state is State.EXPIRED])
 
 
 def _settle(connection: Connection, attempts: Sequence[SettledAttempt]) -> Settlement:
@@ -243,11 +254,33 @@ def _settle(connection: Connection, attempts: Sequence[SettledAttempt]) -> Settl
     ]
     written = connection.execute(_SETTLE, {"rows": as_json(rows)}).all()
     states = {row.id: State(row.state) for row in written}
-    promote_duplicates(connection, sorted(number for number, state in states.items() if state is State.VOIDED))
+    promote_duplicates(
+        connection, sorted(number for number, state in states.items() if state is State.VOIDED)
+    )
+    record_wishes(connection, {row.id: states[row.id] for row in written if row.wished})
     settled = [a for a in attempts if a.postback_id in states]
-    copy_rows(connection, "attempts", ATTEMPT_COLUMNS, (_attempt_row(a, states[a.postback_id]) for a in settled))
-    copy_rows(connection, "hops", HOP_COLUMNS, (_hop_row(a, hop) for a in attempts for hop in a.hops))
-    return Settlement(states, [a for a in attempts if a.postback_id not in states])
+    copy_rows(
+        connection, "attempts", ATTEMPT_COLUMNS, (_attempt_row(a, states[a.postback_id]) for a in settled)
+    )
+    stale = [a for a in attempts if a.postback_id not in states]
+    late = _without_hops(connection, stale)
+    copy_rows(
+        connection, "hops", HOP_COLUMNS, (_hop_row(a, hop) for a in [*settled, *late] for hop in a.hops)
+    )
+    return Settlement(states, stale)
+
+
+def _without_hops(connection: Connection, stale: list[SettledAttempt]) -> list[SettledAttempt]:
+    """Those whose hops are not kept yet. They are, when the connection broke after the commit and before its answer."""
+    if not stale:
+        return []
+    known = set(
+        connection.execute(
+            text("SELECT attempt_id FROM hops WHERE attempt_id = ANY(:ids)"),
+            {"ids": [a.attempt_id for a in stale]},
+        ).scalars()
+    )
+    return [a for a in stale if a.attempt_id not in known]
 
 
 def _attempt_row(a: SettledAttempt, state: State) -> tuple[str, ...]:
@@ -278,21 +311,6 @@ def _hop_row(a: SettledAttempt, hop: Hop) -> tuple[str, ...]:
 
 def _array_item(text_: str) -> str:
     return '"' + text_.replace("\\", "\\\\").replace('"', '\\"') + '"'
-
-
-def _retried(engine: Engine, run: Callable[[Connection], T]) -> T:
-    """One transaction; again when PostgreSQL broke a deadlock at our cost, for nothing was written then."""
-    for attempt in range(_TRIES_AFTER_DEADLOCK):
-        try:
-            with engine.begin() as connection:
-                return run(connection)
-        except DBAPIError as error:
-            if not isinstance(error.orig, DeadlockDetected | SerializationFailure):
-                raise
-            if attempt == _TRIES_AFTER_DEADLOCK - 1:
-                raise
-            time.sleep(0.02 * (attempt + 1))
-    raise AssertionError("unreachable: the last try returns or raises")
 
 
 def database_now(engine: Engine) -> datetime:

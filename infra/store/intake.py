@@ -12,6 +12,7 @@ from sqlalchemy import Connection, Engine, text
 
 from infra.db.engine import as_json
 from infra.store import standings
+from infra.store.deadlocks import retried
 from schemas.conversion import PlannedPostback, route, why_unrouted
 from schemas.destination import DestinationVersion
 from schemas.event import ConversionEvent, Event, Signal
@@ -67,11 +68,16 @@ def commit_message(
     versions: list[DestinationVersion],
 ) -> IntakeResult:
     """Commit all that one queue message carried, or nothing. Running it again changes nothing but the count."""
-    first = {item.key: item for item in reversed(taken)}
+    first: dict[Key, Taken] = {}
+    for item in taken:
+        first.setdefault(item.key, item)
     repeated = [item for item in taken if first[item.key] is not item]
-    conversions = {key: item for key, item in sorted(first.items()) if isinstance(item.event, ConversionEvent)}
-    signals = {key: item for key, item in sorted(first.items()) if key not in conversions}
-    with engine.begin() as connection:
+    conversions = {
+        key: item for key, item in sorted(first.items()) if isinstance(item.event, ConversionEvent)
+    }
+    signals = {key: item for key, item in first.items() if key not in conversions}
+
+    def run(connection: Connection) -> IntakeResult:
         received_at = _serialise(connection, exclusive=bool(signals))
         new_conversions, postbacks = _insert_conversions(connection, conversions, versions, received_at)
         new_signals = _insert_signals(connection, signals)
@@ -92,7 +98,9 @@ def commit_message(
             voided=voided,
         )
         _insert_receipt(connection, message_id, len(taken) + len(refused), result)
-    return result
+        return result
+
+    return retried(engine, run)
 
 
 def committed(engine: Engine, keys: Iterable[Key]) -> set[Key]:
@@ -125,7 +133,8 @@ def _insert_conversions(
         return {}, 0
     planned: dict[Key, list[PlannedPostback]] = {}
     rows = []
-    for key, item in conversions.items():
+    # Sorted, so that two messages that share events wait for each other in one order and never in a circle.
+    for key, item in sorted(conversions.items()):
         event = item.event
         assert isinstance(event, ConversionEvent)
         planned[key] = route(event, versions, received_at)
@@ -157,7 +166,7 @@ def _insert_conversions(
         {"rows": as_json(rows), "received_at": received_at},
     )
     new = {(row.source, row.event_id): row.id for row in inserted}
-    pairs = [(new[key], plan) for key in planned if key in new for plan in planned[key]]
+    pairs = [(new[key], plan) for key in conversions if key in new for plan in planned[key]]
     _insert_postbacks(connection, pairs)
     return new, len(pairs)
 
@@ -168,7 +177,9 @@ def _insert_postbacks(connection: Connection, pairs: list[tuple[int, PlannedPost
     ids = connection.execute(
         text("SELECT nextval('postbacks_id_seq') FROM generate_series(1, :n)"), {"n": len(pairs)}
     ).scalars()
-    numbered = [(int(number), conversion_id, plan) for number, (conversion_id, plan) in zip(ids, pairs, strict=True)]
+    numbered = [
+        (int(number), conversion_id, plan) for number, (conversion_id, plan) in zip(ids, pairs, strict=True)
+    ]
     first_of = _claim_dedupe_keys(connection, [(number, plan) for number, _, plan in numbered])
     rows = []
     for number, conversion_id, plan in numbered:
@@ -183,7 +194,9 @@ def _insert_postbacks(connection: Connection, pairs: list[tuple[int, PlannedPost
                 "release_at": plan.release_at,
                 "due_at": plan.release_at if state is State.HELD else None,
                 "expires_at": plan.expires_at,
-                "reason": f"the network would take it for pb_{first} again" if first is not None else plan.reason,
+                "reason": f"the network would take it for pb_{first} again"
+                if first is not None
+                else plan.reason,
                 "duplicate_of": first,
             }
         )
@@ -205,11 +218,29 @@ def _claim_dedupe_keys(connection: Connection, plans: list[tuple[int, PlannedPos
 
     A first one that can no longer be counted (voided or expired before it fired) gives its key away.
     """
-    holders: dict[bytes, int] = {}
+    wanted: dict[bytes, int] = {}
     for number, plan in plans:
         if plan.state is State.HELD:
-            holders.setdefault(plan.dedupe_key, number)
-    rows = as_json([{"key": key.hex(), "id": number} for key, number in sorted(holders.items())])
+            wanted.setdefault(plan.dedupe_key, number)
+    holders = dict(wanted)
+    unclaimed = set(wanted)
+    while unclaimed:
+        won = _insert_dedupe_keys(connection, {key: wanted[key] for key in unclaimed})
+        holders |= {key: wanted[key] for key in won}
+        taken = _dedupe_holders(connection, unclaimed - won)
+        holders |= {key: holder for key, (holder, _) in taken.items()}
+        # One that was voided since we looked gives its key away after all.
+        unclaimed = {key for key, (_, state) in taken.items() if state in (State.VOIDED, State.EXPIRED)}
+    return {
+        number: holders[plan.dedupe_key]
+        for number, plan in plans
+        if plan.state is State.HELD and holders[plan.dedupe_key] != number
+    }
+
+
+def _insert_dedupe_keys(connection: Connection, wanted: dict[bytes, int]) -> set[bytes]:
+    """Claim keys for postbacks; those that were won."""
+    rows = as_json([{"key": key.hex(), "id": number} for key, number in sorted(wanted.items())])
     won = connection.execute(
         text("""
         INSERT INTO dedupe_keys AS d (key, postback_id)
@@ -219,19 +250,23 @@ def _claim_dedupe_keys(connection: Connection, plans: list[tuple[int, PlannedPos
         RETURNING encode(key, 'hex')"""),
         {"rows": rows},
     ).scalars()
-    lost = [key.hex() for key in holders.keys() - {bytes.fromhex(key) for key in won}]
-    if lost:
-        found = connection.execute(
-            text("""SELECT encode(d.key, 'hex') AS key, d.postback_id FROM dedupe_keys d
-                    WHERE d.key IN (SELECT decode(k, 'hex') FROM json_array_elements_text(:keys) k)"""),
-            {"keys": as_json(lost)},
-        )
-        holders |= {bytes.fromhex(row.key): row.postback_id for row in found}
-    return {
-        number: holders[plan.dedupe_key]
-        for number, plan in plans
-        if plan.state is State.HELD and holders[plan.dedupe_key] != number
-    }
+    return {bytes.fromhex(key) for key in won}
+
+
+def _dedupe_holders(connection: Connection, keys: Iterable[bytes]) -> dict[bytes, tuple[int, State]]:
+    """The postback that holds each key, and its state.
+
+    Share-locked until our commit: whoever voids the holder then sees the duplicate that is to take its place.
+    """
+    found = connection.execute(
+        text("""
+        SELECT encode(d.key, 'hex') AS key, p.id, p.state
+        FROM dedupe_keys d JOIN postbacks p ON p.id = d.postback_id
+        WHERE d.key IN (SELECT decode(k, 'hex') FROM json_array_elements_text(:keys) k)
+        ORDER BY p.id FOR SHARE OF p"""),
+        {"keys": as_json([key.hex() for key in keys])},
+    )
+    return {bytes.fromhex(row.key): (row.id, State(row.state)) for row in found}
 
 
 def _insert_signals(connection: Connection, signals: dict[Key, Taken]) -> set[Key]:

@@ -11,6 +11,7 @@ from sqlalchemy import Connection, text
 
 from infra.db.engine import as_json
 from schemas.event import ConversionEvent, Signal, read_stored
+from schemas.lifecycle import State
 from schemas.signals import Standing, VoidReason, standing
 
 VOIDABLE_SQL = "('held', 'leased', 'retrying')"
@@ -57,10 +58,12 @@ class _Done:
         if self.voided:
             parts.append(f"voided {_names(self.voided)} as {result.void}")
         if self.wished:
-            parts.append(f"{_names(self.wished)} was on the wire, no further attempt will be made")
+            parts += [_wish(number) for number in self.wished]
         if self.late:
             parts.append(f"late: {_names(self.late)} had been delivered")
-        return bool(self.voided or self.wished), "; ".join(parts) or f"{result.void}: nothing was left to void"
+        return bool(self.voided or self.wished), "; ".join(
+            parts
+        ) or f"{result.void}: nothing was left to void"
 
 
 def apply(connection: Connection, conversions: Sequence[ConversionEvent], signals: Sequence[Signal]) -> int:
@@ -92,7 +95,10 @@ def _signals_about(
         SELECT id, status, event::text FROM signals
         WHERE conversion_event_id = ANY(ARRAY(SELECT json_array_elements_text(:events)))
         ORDER BY id"""),
-        {"orders": as_json(sorted({order for order in orders if order})), "events": as_json(sorted(set(events)))},
+        {
+            "orders": as_json(sorted({order for order in orders if order})),
+            "events": as_json(sorted(set(events))),
+        },
     )
     received = []
     for row in rows:
@@ -147,15 +153,16 @@ def _void(connection: Connection, reasons: dict[int, VoidReason]) -> dict[int, _
             UPDATE postbacks p SET state = 'voided', void_reason = r.reason, reason = r.reason, due_at = NULL,
                 lease_token = NULL, settled_at = now()
             FROM json_to_recordset(:rows) AS r(id bigint, reason text)
-            WHERE p.conversion_id = r.id AND p.state IN {VOIDABLE_SQL} RETURNING p.id"""),
+            WHERE p.conversion_id = r.id AND p.state IN {VOIDABLE_SQL} RETURNING p.id"""),  # noqa: S608 — literals of ours
             {"rows": rows},
         ).scalars()
     )
+    # What is on the wire cannot be voided, but makes no further attempt; a duplicate can no longer be promoted.
     connection.execute(
         text("""
         UPDATE postbacks p SET void_reason = r.reason
         FROM json_to_recordset(:rows) AS r(id bigint, reason text)
-        WHERE p.conversion_id = r.id AND p.state = 'firing' AND p.void_reason IS NULL"""),
+        WHERE p.conversion_id = r.id AND p.state IN ('firing', 'duplicate') AND p.void_reason IS NULL"""),
         {"rows": rows},
     )
     promote_duplicates(connection, sorted(voided))
@@ -169,24 +176,54 @@ def _void(connection: Connection, reasons: dict[int, VoidReason]) -> dict[int, _
     return done
 
 
-def promote_duplicates(connection: Connection, voided: list[int]) -> None:
-    """A duplicate of a postback that will never fire is no duplicate: the earliest one takes its place."""
-    if not voided:
+def record_wishes(connection: Connection, settled: dict[int, State]) -> None:
+    """Say in the signals that came while these postbacks were on the wire what became of them."""
+    rows = [
+        {"wish": _wish(number), "outcome": _answer_to_wish(number, state)}
+        for number, state in settled.items()
+    ]
+    if rows:
+        connection.execute(
+            text("""
+            UPDATE signals s SET outcome = replace(s.outcome, r.wish, r.outcome)
+            FROM json_to_recordset(:rows) AS r(wish text, outcome text), postbacks p, conversions c
+            WHERE p.id = ANY(:ids) AND c.id = p.conversion_id AND position(r.wish IN s.outcome) > 0
+                AND (s.order_id = c.order_id OR s.conversion_event_id = c.event_id)"""),
+            {"rows": as_json(rows), "ids": list(settled)},
+        )
+
+
+def _wish(number: int) -> str:
+    return f"pb_{number} was on the wire, no further attempt will be made"
+
+
+def _answer_to_wish(number: int, state: State) -> str:
+    if state is State.DELIVERED:
+        return f"late: pb_{number} was on the wire and was delivered"
+    return f"pb_{number} was on the wire and is {state}, no further attempt is made"
+
+
+def promote_duplicates(connection: Connection, ended: list[int]) -> None:
+    """A duplicate of a postback that will never fire is no duplicate: the earliest one takes its place.
+
+    ``ended`` were voided or expired. A duplicate whose own conversion is void stays what it is.
+    """
+    if not ended:
         return
     connection.execute(
         text("""
         WITH heir AS (
             SELECT DISTINCT ON (duplicate_of) id, duplicate_of FROM postbacks
-            WHERE duplicate_of = ANY(:voided) AND state = 'duplicate' ORDER BY duplicate_of, id),
+            WHERE duplicate_of = ANY(:ended) AND state = 'duplicate' AND void_reason IS NULL ORDER BY duplicate_of, id),
         moved AS (UPDATE dedupe_keys d SET postback_id = heir.id FROM heir WHERE d.postback_id = heir.duplicate_of),
         others AS (
             UPDATE postbacks p SET duplicate_of = heir.id,
                 reason = 'the network would take it for pb_' || heir.id || ' again'
             FROM heir WHERE p.duplicate_of = heir.duplicate_of AND p.id <> heir.id AND p.state = 'duplicate')
         UPDATE postbacks p SET state = 'held', due_at = p.release_at, duplicate_of = NULL, settled_at = NULL,
-            reason = 'took the place of pb_' || heir.duplicate_of || ', which was voided'
+            reason = 'took the place of pb_' || heir.duplicate_of || ', which never fires'
         FROM heir WHERE p.id = heir.id"""),
-        {"voided": voided},
+        {"ended": ended},
     )
 
 
@@ -200,7 +237,9 @@ def _record(
     rows = []
     for signal in (signal for signal in received if signal.status == "waiting"):
         outcomes = [
-            (c.id, *done[c.id].outcome(result, signal.event)) for c, result in results.items() if signal.names(c)
+            (c.id, *done[c.id].outcome(result, signal.event))
+            for c, result in results.items()
+            if signal.names(c)
         ]
         rows.append(
             {
