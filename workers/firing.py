@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import os
-import queue
 import random
 import socket
 import threading
 import time
+from collections import deque
 from collections.abc import Sequence
 
 import structlog
@@ -29,7 +29,6 @@ log = structlog.get_logger()
 SETTLE_BATCH = 250
 SETTLE_LINGER_S = 0.02
 """How long the first answer of a batch waits for others: settling in bulk costs a tenth of settling alone."""
-UNSETTLED_MAX = 4000
 WAIT_FOR_ROOM_S = 0.5
 DEFER_S = 1.0
 _SETTLE_RETRY_S = 1.0
@@ -48,10 +47,12 @@ class Firing:
         self._lease_s = lease_s
         self._clock = DatabaseClock()
         self._worker = worker_name()
-        self._answered: queue.SimpleQueue[Answered | None] = queue.SimpleQueue()
+        self._answered: deque[Answered] = deque()
+        self._some_answered = threading.Event()
+        self._ended = False
         self._in_flight: dict[int, tuple[int, float]] = {}
         self._closing = threading.Event()
-        self._wire = Wire(self._answered.put)
+        self._wire = Wire(self._take_answer)
         self._threads = [
             threading.Thread(target=self._settle_for_ever, name="settling", daemon=True),
             threading.Thread(target=self._keep_leases, name="leases", daemon=True),
@@ -112,25 +113,25 @@ class Firing:
         end = time.monotonic() + timeout_s
         while self._in_flight and time.monotonic() < end:
             time.sleep(0.02)
-        self._answered.put(None)
+        self._ended = True
+        self._some_answered.set()
         self._threads[0].join(timeout=5)
         self._wire.close()
         return not self._in_flight
 
+    def _take_answer(self, answered: Answered) -> None:
+        """Called on the wire's loop for every answer, so it wakes the settling thread once a batch and not once each."""
+        self._answered.append(answered)
+        if not self._some_answered.is_set():
+            self._some_answered.set()
+
     def _settle_for_ever(self) -> None:
-        while (first := self._answered.get()) is not None:
-            batch = [first]
-            end = time.monotonic() + SETTLE_LINGER_S
-            while len(batch) < SETTLE_BATCH:
-                try:
-                    answered = self._answered.get(timeout=max(0.0, end - time.monotonic()))
-                except queue.Empty:
-                    break
-                if answered is None:
-                    self._answered.put(None)
-                    break
-                batch.append(answered)
-            self._settle(batch)
+        while not self._ended:
+            self._some_answered.wait()
+            time.sleep(SETTLE_LINGER_S)
+            self._some_answered.clear()
+            while self._answered:
+                self._settle([self._answered.popleft() for _ in range(min(SETTLE_BATCH, len(self._answered)))])
 
     def _settle(self, batch: list[Answered]) -> None:
         now = self._clock.now()
