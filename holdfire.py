@@ -24,24 +24,22 @@ class Entry(NamedTuple):
 
 _RUN, _SEND, _SET_UP, _ASK = "Run", "Send", "Set up", "Ask"
 MENU: dict[str, Entry] = {
-    "demo": Entry("infra.demo.cli", _RUN, "Hold, fire, kill and rescue sample orders, and check the count."),
+    "demo": Entry("infra.demo.cli", _RUN, "Hold, fire, kill and rescue some 340 sample orders."),
     "up": Entry("workers.cli", _RUN, "Run everything and stay up."),
     "work": Entry("workers.cli", _RUN, "Run one worker process: intake, release passes and firing."),
     "clock": Entry("workers.cli", _RUN, "Run one clock: ticks for releasing, rescuing and housekeeping."),
     "release": Entry("workers.cli", _RUN, "Run one release pass now."),
-    "enqueue": Entry("producers.cli", _SEND, "Send events from a file or standard input, and check they arrived."),
+    "enqueue": Entry("producers.cli", _SEND, "Send a file of events, and see to it that they are committed."),
     "migrate": Entry("infra.db.cli", _SET_UP, "Bring the database's tables to this version."),
     "destinations": Entry(
         "workers.destinations_cli", _SET_UP, "Check, apply, list, render and try destinations."
     ),
     "doctor": Entry("infra.doctor.cli", _SET_UP, "Say what is found and what is wrong, each with a remedy."),
-    "sink": Entry(
-        "infra.sink.cli", _SET_UP, "Receive postbacks as the ad networks would, count what they would credit."
-    ),
-    "trail": Entry("investigations.cli", _ASK, "Tell a conversion's whole life."),
-    "transcript": Entry("investigations.cli", _ASK, "Print one attempt the way curl --verbose would."),
-    "find": Entry("investigations.cli", _ASK, "Find postbacks, rejects, signals and unrouted conversions."),
-    "ledger": Entry("investigations.cli", _ASK, "Print the balance; fails if it does not balance."),
+    "sink": Entry("infra.sink.cli", _SET_UP, "Receive postbacks as the ad networks would."),
+    "find": Entry("investigations.cli", _ASK, "Find postbacks."),
+    "trail": Entry("investigations.cli", _ASK, "Tell a conversion's whole life in plain text."),
+    "transcript": Entry("investigations.cli", _ASK, "Print one attempt as `curl --verbose -L` would."),
+    "ledger": Entry("investigations.cli", _ASK, "Print the balance of everything taken in and fired."),
 }
 
 
