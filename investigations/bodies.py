@@ -40,7 +40,7 @@ def readable(head: bytes, body: bytes) -> ReadableBody:
             f"binary, {'first ' if len(body) > HEX_BYTES else ''}{min(len(body), HEX_BYTES)} bytes in hexadecimal"
         )
         return ReadableBody("; ".join(about), None, (body[:HEX_BYTES].hex(" "),))
-    lines = tuple(visible(each) for each in re.split(r"\r\n|\n", text))
+    lines = tuple(visible(each) for each in re.split(r"\r\n|\n", text.removesuffix("\n").removesuffix("\r")))
     return ReadableBody("; ".join(about), text, lines)
 
 

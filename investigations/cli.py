@@ -197,8 +197,8 @@ def find(  # noqa: PLR0913, PLR0917 — a command's options are its parameters
         elsewhere = _elsewhere(engine, criteria) if listing is Listing.POSTBACKS else []
     if as_json:
         _print_json(map(values, found.rows))
-    elif found.rows:
-        show_columns(stdout(), columns(found.rows))
+    elif found.rows and (left_out := show_columns(stdout(), columns(found.rows))):
+        _say(f"For want of room without: {', '.join(left_out)}; piped or with --json they are all there.")
     _say_how_many(found, listing)
     for words in elsewhere:
         _say(words)

@@ -21,6 +21,8 @@ class Columns:
 
     header: tuple[str, ...]
     rows: Sequence[tuple[str, ...]]
+    minor: tuple[str, ...] = ()
+    """Columns a narrow terminal goes without, the first of them first."""
 
 
 def postback_columns(found: Sequence[FoundPostback]) -> Columns:
@@ -28,7 +30,8 @@ def postback_columns(found: Sequence[FoundPostback]) -> Columns:
         "postback", "conversion", "state", "destination", "received (UTC)", "due (UTC)", "attempts", "status",
         "verdict", "value", "order", "event", "reason",
     )  # fmt: skip
-    return Columns(header, [_postback(each) for each in found])
+    minor = ("conversion", "verdict", "attempts", "value", "due (UTC)", "order")
+    return Columns(header, [_postback(each) for each in found], minor)
 
 
 def _postback(each: FoundPostback) -> tuple[str, ...]:
@@ -89,26 +92,39 @@ def reject_columns(found: Sequence[RejectRecord]) -> Columns:
     return Columns(header, rows)
 
 
-def show_columns(console: Console, columns: Columns) -> None:
-    """A folded table for people, one unbroken line a row for pipes."""
+ROOM_FOR_THE_LAST = 24
+"""Characters that the last column, which gives reasons, has at least in a terminal."""
+
+
+def show_columns(console: Console, columns: Columns) -> tuple[str, ...]:
+    """A table that fits for people, one unbroken line a row for pipes. Returns the columns that found no room."""
     if not console.is_terminal:
         for text in _aligned([columns.header, *columns.rows]):
             console.print(text, soft_wrap=True)
-        return
-    table = Table(box=None, pad_edge=False, header_style="dim")
-    for name in columns.header:
+        return ()
+    left_out: tuple[str, ...] = ()
+    rows = [columns.header, *columns.rows]
+    for name in columns.minor:
+        if sum(widths(rows)[:-1]) + 2 * len(rows[0]) + ROOM_FOR_THE_LAST <= console.width:
+            break
+        place = rows[0].index(name)
+        rows = [row[:place] + row[place + 1 :] for row in rows]
+        left_out += (name,)
+    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="dim")
+    for name in rows[0]:
         table.add_column(name, overflow="fold")
-    for row in columns.rows:
-        table.add_row(*(Text(cell, style=_style(cell)) for cell in row))
+    for row in rows[1:]:
+        table.add_row(*(Text(cell, style=STATE_STYLES.get(cell, "")) for cell in row))
     console.print(table)
+    return left_out
+
+
+def widths(rows: Sequence[tuple[str, ...]]) -> list[int]:
+    return [max(map(len, column)) for column in zip(*rows, strict=True)]
 
 
 def _aligned(rows: Sequence[tuple[str, ...]]) -> list[str]:
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    sizes = widths(rows)
     return [
-        "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows
+        "  ".join(cell.ljust(size) for cell, size in zip(row, sizes, strict=True)).rstrip() for row in rows
     ]
-
-
-def _style(cell: str) -> str:
-    return STATE_STYLES.get(cell, "")

@@ -68,7 +68,7 @@ def _never(entry: Entry) -> Iterator[Text]:
 
 
 def _worth(amounts: Sequence[Amount]) -> Iterator[Text]:
-    """By currency. Net is after refunds; a conversion counts once for each of its postbacks."""
+    """By currency. Net is what is left to report; a conversion counts once for each of its postbacks."""
     rows = [("value of postbacks", "currency", "postbacks", "value", "net of refunds")]
     for currency, group in groupby(amounts, key=lambda amount: amount.currency):
         of_currency = list(group)

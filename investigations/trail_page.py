@@ -69,8 +69,9 @@ def _postback(life: Life, postback: PostbackRecord) -> Iterator[Text]:
         (postback.state.value, STATE_STYLES[postback.state]),
     )
     yield label("network", f"{contract.network.slug}, contract version {postback.version.number}")
-    ends = f"ends {clock(postback.release_at)} UTC  {offset(event.occurred_at, postback.release_at)}"
-    yield label("window", f"{window_words(postback)}; {ends}")
+    ends = f"; ends {clock(postback.release_at)} UTC  {offset(event.occurred_at, postback.release_at)}"
+    open_for_a_while = contract.destination.hold.kind != "none"
+    yield label("window", window_words(postback) + (ends if open_for_a_while else ""))
     yield label("retry", retry_words(postback))
     if postback.expires_at is not None:
         yield label(

@@ -84,11 +84,11 @@ def _exchange(hop: Hop) -> Iterator[str]:
     yield f"* {clock(hop.started_at)} UTC, hop {hop.number}"
     yield from _connection(hop)
     if hop.request_head:
-        yield from (f"> {visible_bytes(each)}".rstrip(" ") for each in _lines(hop.request_head))
+        yield from (f"> {visible_bytes(each)}" for each in _lines(hop.request_head))
         yield ">"
         yield from _request_body(hop)
     if hop.response_head:
-        yield from (f"< {visible_bytes(each)}".rstrip(" ") for each in _lines(hop.response_head))
+        yield from (f"< {visible_bytes(each)}" for each in _lines(hop.response_head))
         yield "<"
     if hop.status_code is not None:
         yield from _response_body(hop)
@@ -146,7 +146,7 @@ def _request_body(hop: Hop) -> Iterator[str]:
 
 
 def _indented(lines: Iterable[str]) -> Iterator[str]:
-    return (f"  {each}".rstrip(" ") for each in lines)
+    return (f"  {each}" for each in lines)
 
 
 def _failure(hop: Hop) -> Iterator[str]:

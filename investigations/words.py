@@ -59,23 +59,30 @@ def money(amount: Decimal | None, currency: str | None) -> str:
 def visible(text: str) -> str:
     r"""``text`` on one line, with what cannot be printed written as the ``\xNN`` of its UTF-8 bytes.
 
-    Nothing is lost: a backslash in front of an ``x`` is doubled, so that an escape cannot be mistaken for text. What
-    comes from outside must not steer a terminal, and a right-to-left mark must not turn evidence round.
+    Nothing is lost: backslashes in front of an ``x`` or an escape are doubled, so an odd number of them is an escape.
+    What comes from outside must not steer a terminal, and a right-to-left mark must not turn evidence round.
     """
     if text.isprintable() and "\\x" not in text:
         return text
-    doubled = re.sub(r"\\+(?=x)", lambda found: found[0] * 2, text)
-    return "".join(one if one.isprintable() else _escaped(one) for one in doubled)
+    return _escaped(text, "utf-8")
 
 
 def visible_bytes(raw: bytes) -> str:
     """The same for bytes of a header: read as Latin-1, which gives every byte one character."""
-    doubled = re.sub(rb"\\+(?=x)", lambda found: found[0] * 2, raw).decode("latin-1")
-    return "".join(one if one.isprintable() else f"\\x{ord(one):02x}" for one in doubled)
+    return _escaped(raw.decode("latin-1"), "latin-1")
 
 
-def _escaped(character: str) -> str:
-    return "".join(f"\\x{byte:02x}" for byte in character.encode("utf-8", "surrogatepass"))
+def _escaped(text: str, encoding: str) -> str:
+    doubled = re.sub(
+        r"(?s)(\\+)(?=(.))",
+        lambda found: found[1] if found[2].isprintable() and found[2] != "x" else found[1] * 2,
+        text,
+    )
+    errors = "surrogatepass" if encoding == "utf-8" else "strict"
+    return "".join(
+        one if one.isprintable() else "".join(f"\\x{byte:02x}" for byte in one.encode(encoding, errors))
+        for one in doubled
+    )
 
 
 def sha256(text: str) -> str:

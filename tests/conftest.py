@@ -58,6 +58,16 @@ def engine(database_url: str) -> Iterator[Engine]:
     opened.dispose()
 
 
+@pytest.fixture
+def database_copy(engines: Engines, database_url: str, engine: Engine) -> Iterator[str]:
+    """A copy of this module's database as it stands now, for one test that spoils it."""
+    name = f"holdfire_copy_{next(_module_numbers)}"
+    engine.dispose()
+    _statement(engines, f"CREATE DATABASE {name} TEMPLATE {make_url(database_url).database}")
+    yield _url(engines, name)
+    _statement(engines, f"DROP DATABASE {name} WITH (FORCE)")
+
+
 @pytest.fixture(scope="module")
 def broker_url(engines: Engines) -> Iterator[str]:
     """A numbered Valkey database, emptied for this test module."""

@@ -49,7 +49,8 @@ class Entry:
 
 @dataclass(frozen=True, slots=True)
 class Amount:
-    """What the postbacks of one state are worth in one currency. ``net``: after refunds, as of now."""
+    """What the postbacks of one state are worth in one currency. ``net``: what is left of it to report:
+    after partial refunds, and nothing once it is voided."""
 
     currency: str
     state: State
@@ -89,7 +90,8 @@ _POSTBACKS = (
 )
 
 _AMOUNTS = """
-    SELECT c.currency, p.state, count(*) AS postbacks, sum(c.value) AS value, sum(c.net_value) AS net
+    SELECT c.currency, p.state, count(*) AS postbacks, sum(c.value) AS value,
+        sum(CASE WHEN p.state = 'voided' THEN 0 ELSE c.net_value END) AS net
     FROM postbacks p JOIN conversions c ON c.id = p.conversion_id
     WHERE c.value IS NOT NULL GROUP BY c.currency, p.state"""
 

@@ -55,19 +55,34 @@ class Found(Generic[T]):
         return self.total - len(self.rows)
 
 
-POSTBACK_CRITERIA = {
-    "states": "p.state = ANY(:states)",
-    "destination": "p.version_id IN (SELECT id FROM destination_versions WHERE destination = :destination)",
-    "network": "p.version_id IN (SELECT id FROM destination_versions WHERE contract->'network'->>'slug' = :network)",
-    "order_id": "c.order_id = :order_id",
-    "click_id": "c.click_ids @> ARRAY[:click_id]::text[]",
-    "event_id": "c.event_id = :event_id",
+# Ids first, by their index: together with ORDER BY and LIMIT the planner would rather walk all postbacks from the
+# newest on, hoping to meet enough matches soon.
+_POINTS = {
+    "order_id": "k.order_id = :order_id",
+    "click_id": "k.click_ids @> ARRAY[:click_id]::text[]",
+    "event_id": "k.event_id = :event_id",
+}
+_OF_CONVERSIONS = {
     "source": "c.source = :source",
     "since": "c.received_at >= :since",
     "until": "c.received_at < :until",
 }
+POSTBACK_CRITERIA = {
+    **{
+        name: f"p.conversion_id = ANY(ARRAY(SELECT k.id FROM conversions k WHERE {condition}))"  # noqa: S608 — fixed fragments
+        for name, condition in _POINTS.items()
+    },
+    "states": "p.state = ANY(:states)",
+    "destination": "p.version_id IN (SELECT id FROM destination_versions WHERE destination = :destination)",
+    "network": "p.version_id IN (SELECT id FROM destination_versions WHERE contract->'network'->>'slug' = :network)",
+    **_OF_CONVERSIONS,
+}
 CONVERSION_CRITERIA = {
-    name: POSTBACK_CRITERIA[name] for name in ("order_id", "click_id", "event_id", "source", "since", "until")
+    **{
+        name: f"c.id = ANY(ARRAY(SELECT k.id FROM conversions k WHERE {condition}))"  # noqa: S608 — fixed fragments
+        for name, condition in _POINTS.items()
+    },
+    **_OF_CONVERSIONS,
 }
 SIGNAL_CRITERIA = {
     "order_id": "s.order_id = :order_id",
