@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from dataclasses import replace
 from datetime import timedelta
 from typing import Annotated, Any, Literal
 
@@ -122,8 +121,8 @@ class Network(_Data):
         """What to render. ``extra`` parameters come before the network's own that must be last."""
         ordinary = [parameter.plain() for parameter in self.parameters if not parameter.last]
         last = [parameter.plain() for parameter in self.parameters if parameter.last]
-        # An account's own wish to be last never beats the network's rule, so it counts among its equals only.
-        own = [replace(p.plain(), last=False) for p in sorted(extra, key=lambda parameter: parameter.last)]
+        # Before the network's last: an account's own wish to be last never beats the network's rule.
+        own = [parameter.plain() for parameter in extra]
         return Template(
             method=self.method,
             url=self.url,

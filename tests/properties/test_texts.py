@@ -37,6 +37,13 @@ def test_a_duration_means_its_number_of_units(number: int, unit: str) -> None:
             durations.parse(f"{number}{unit}")
 
 
+@pytest.mark.parametrize("text", ["0.5ms", "1.0001s", "0.00001m"])
+def test_what_is_finer_than_a_millisecond_is_refused(text: str) -> None:
+    """It could not be shown again, so a stored policy would not be the one that was written."""
+    with pytest.raises(PydanticCustomError, match="finer than a millisecond"):
+        durations.parse(text)
+
+
 @quick
 @given(st.text(max_size=40) | st.from_regex(r"[0-9.]{1,40}(ms|s|m|h|d|w)?"))
 def test_a_text_is_a_duration_or_a_reasoned_refusal(text: str) -> None:
