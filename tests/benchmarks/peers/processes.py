@@ -31,6 +31,7 @@ class Child:
             [sys.executable, "-m", module, *arguments],
             cwd=_ROOT,
             env={**os.environ, "PYTHONPATH": str(_ROOT), **(environment or {})},
+            stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             text=True,
         )
@@ -53,6 +54,12 @@ class Child:
                 return line.removeprefix(_READY).strip()
         raise TimeoutError(f"{self.name} was not ready within {timeout_s} s")
 
+    def tell(self) -> None:
+        """Send an empty line to its standard input: go on."""
+        assert self._process.stdin is not None
+        self._process.stdin.write("\n")
+        self._process.stdin.flush()
+
     def stop(self, grace_s: float = 10) -> None:
         """Ask it to end, and end it and all it started if it does not within `grace_s` seconds."""
         family = _family(self.pid) if self._process.poll() is None else []
@@ -65,8 +72,9 @@ class Child:
                 if process.is_running():
                     process.kill()
             self._process.wait()
-        if self._process.stdout is not None:
-            self._process.stdout.close()
+        for stream in (self._process.stdin, self._process.stdout):
+            if stream is not None:
+                stream.close()
 
 
 def freeze(pids: Iterable[int]) -> None:
