@@ -185,6 +185,7 @@ def test_a_forked_child_has_lines_of_its_own_and_nothing_of_the_parents_buffer(u
         buffer.enqueue(order(2))
         child = os.fork()
         if child == 0:
+            signal.alarm(20)  # a child that is stuck would hold the test for ever
             code = 1
             try:
                 holdfire.enqueue(order(3))
@@ -298,7 +299,7 @@ def test_what_intake_never_got_is_sent_again(url: str, engine: Engine) -> None:
     with Holdfire(url) as holdfire:
         confirmation = Confirmation(
             lambda keys: take_in(url, engine) or committed(engine, keys),
-            resend=lambda again: holdfire.enqueue_many(line.event for line in again) and None,
+            resend=again(holdfire),
             queued=holdfire.queued,
             patience_s=20,
             resend_after_s=0.1,
@@ -317,7 +318,7 @@ def test_what_waits_in_the_queue_is_not_sent_again(url: str, engine: Engine) -> 
     with Holdfire(url) as holdfire:
         confirmation = Confirmation(
             lambda keys: committed(engine, keys),
-            resend=lambda again: holdfire.enqueue_many(one.event for one in again) and None,
+            resend=again(holdfire),
             queued=holdfire.queued,
             patience_s=0.3,
             resend_after_s=0.05,
@@ -327,6 +328,15 @@ def test_what_waits_in_the_queue_is_not_sent_again(url: str, engine: Engine) -> 
         assert not confirmation.wait()
         assert confirmation.give_up() == [line]
     assert ids(drain(url)) == ["order:100"]
+
+
+def again(holdfire: Holdfire) -> Callable[[list[Line]], None]:
+    """Sends lines once more."""
+
+    def send(lines: list[Line]) -> None:
+        holdfire.enqueue_many(line.event for line in lines)
+
+    return send
 
 
 def take_in(url: str, engine: Engine) -> None:

@@ -14,7 +14,7 @@ import pytest
 from infra.broker import celery_app
 from producers.imports import MAX_LINE_BYTES, read_ndjson
 from producers.message import MAX_MESSAGE_BYTES, Checked, Chunk, check, chunks, task_call
-from schemas.event import json_schema, read_event
+from schemas.event import _REMEDIES, json_schema, read_event
 from schemas.problem import InvalidInputError
 
 ROOT = Path(__file__).parents[2]
@@ -50,7 +50,8 @@ def test_the_sdk_sends_the_documented_message() -> None:
 def test_what_leaves_is_what_intake_reads() -> None:
     """Models, decimals and offsets leave as JSON that reads as the same event."""
     event = read_event(conversion(), NOW)
-    for given in (event, conversion(value=Decimal("49.90")), conversion(partner_id=None)):
+    as_datetime = conversion(occurred_at=datetime.fromisoformat("2026-11-21T10:00:00+01:00"))
+    for given in (event, conversion(value=Decimal("49.90")), conversion(partner_id=None), as_datetime):
         assert read_event(json.loads(check(given, NOW).body), NOW) == event
 
 
@@ -118,3 +119,11 @@ def test_a_line_that_is_no_json_says_so() -> None:
     assert line.raw == b'{"a": \xff}'
     assert line.problem is not None
     assert line.problem.remedy
+
+
+def test_the_docs_know_every_field_and_every_code() -> None:
+    """docs/events.md has each field of the envelope and each code that has a remedy of its own."""
+    page = (ROOT / "docs/events.md").read_text()
+    models = json_schema()["$defs"].values()
+    fields = {name for model in models for name in model["properties"]}
+    assert {name for name in fields | set(_REMEDIES) if f"`{name}`" not in page} == set()
