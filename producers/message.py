@@ -9,7 +9,6 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
-from decimal import Decimal
 from typing import Any, Final, cast
 from uuid import uuid4
 
@@ -25,7 +24,6 @@ Given = Mapping[str, Any] | Event
 MAX_MESSAGE_BYTES: Final = 1_000_000
 """Events with long tokens and many params make a message end before 500: a broker and a worker's memory hold it."""
 
-_MONEY: Final = ("value", "amount")
 _AFTER_ARGS: Final = b'],{},{"callbacks":null,"errbacks":null,"chain":null,"chord":null}]'
 
 
@@ -52,18 +50,9 @@ class Chunk:
 
 def check(given: Given, now: datetime) -> Checked:
     """Validate one event as intake will see it. Raises InvalidInputError with every problem found."""
-    raw = wire(given) if isinstance(given, BaseModel) else _plain_money(given)
+    raw = wire(given) if isinstance(given, BaseModel) else given
     event = read_event(raw, now)
     return Checked(given, event.model_dump_json(exclude_none=True).encode())
-
-
-def _plain_money(given: object) -> object:
-    # On the wire money is a string, and only a string is held to the rules for one: Decimal("-5") must not pass.
-    if isinstance(given, Mapping):
-        texts = {name: f"{given[name]:f}" for name in _MONEY if isinstance(given.get(name), Decimal)}
-        if texts:
-            return {**given, **texts}
-    return given
 
 
 def chunks(events: Iterable[Checked]) -> Iterator[Chunk]:

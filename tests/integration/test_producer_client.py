@@ -352,7 +352,7 @@ def test_the_command_sends_the_good_lines_and_keeps_the_bad_ones(
     """Bad lines are named with number, field, reason and remedy, and kept verbatim; it ends with 1 once all is in."""
     file = tmp_path / "orders.ndjson"
     good = [order(number) for number in range(200, 800)]
-    bad = ['{"version": 1,', json.dumps(conversion(value="1.999")), "[1]"]
+    bad = [json.dumps(conversion(value="1.999")), '{"version": 1,', "[1]"]
     file.write_text(
         "\n".join([bad[0], *map(json.dumps, good[:300]), bad[1], *map(json.dumps, good[300:]), bad[2]])
     )
@@ -381,7 +381,7 @@ def test_the_command_sends_the_good_lines_and_keeps_the_bad_ones(
         "orders.ndjson:302",
         "orders.ndjson:603",
     ]
-    assert "value: 1.999 has more than 2 decimal places" in said[1]
+    assert "value: 1.999 has more than 2 decimal places" in said[0]
     kept = [json.loads(line) for line in Path(summary["rejects_file"]).read_text().splitlines()]
     assert [(one["line"], one["raw"]) for one in kept] == list(zip([1, 302, 603], bad, strict=True))
 
@@ -408,7 +408,7 @@ def test_the_command_reads_standard_input(url: str, tmp_path: Path) -> None:
 def test_rejects_of_an_earlier_run_are_not_overwritten(url: str, tmp_path: Path) -> None:
     """Two bad streams leave two files, and nothing of a line can steer the terminal."""
     for _ in range(2):
-        bad = json.dumps(conversion(type="\x1b[2J"))
+        bad = json.dumps(conversion(currency="\x1b[2J"))
         ended = run(["-c", ENQUEUE, "enqueue", "-", "--no-check"], url, stdin=bad, cwd=tmp_path)
         assert ended.returncode == 1
         assert "\x1b" not in ended.stderr

@@ -47,7 +47,7 @@ def test_an_event_with_kombus_own_keys_arrives_as_it_was_sent() -> None:
         "from kombu.serialization import loads\n"
         "read_plain_json()\n"
         'body = \'[[[{"params": {"__type__": "x", "__value__": "y"}}]], {}, {}]\'\n'
-        "args, _, _ = loads(body, 'application/json', 'utf-8', accept=['json'])\n"
+        "args, _, _ = loads(body, 'application/json', 'utf-8', accept=['application/json'])\n"
         "assert args == [[{'params': {'__type__': 'x', '__value__': 'y'}}]], args\n"
     )
     ended = subprocess.run(
