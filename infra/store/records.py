@@ -89,7 +89,7 @@ class AttemptRecord:
         """Whether a full answer came after the attempt had been written off as *outcome unknown*."""
         if self.outcome is None or self.outcome.verdict is not VerdictKind.UNKNOWN or not self.hops:
             return False
-        return self.hops[-1].failure is None and self.hops[-1].status_code is not None
+        return self.hops[-1].status_code is not None
 
 
 @dataclass(frozen=True, slots=True)

@@ -39,7 +39,8 @@ def scene(engine: Engine) -> Scene:
     _timed_out(scene)
     scene.take(conversion("refused", "push"))
     answer = hop(status_code=403, response_head=b"HTTP/1.1 403 Forbidden\r\n")
-    scene.settle(scene.fire_one("refused"), State.REJECTED, VerdictKind.REJECTED, "status 403", [answer])
+    fired = scene.fire_one("refused")
+    scene.settle(fired, State.REJECTED, VerdictKind.REJECTED, "status 403", [answer], click_id="another")
 
     scene.take(conversion("held", "xandr"), conversion("returned", "xandr"), conversion("partly", "xandr"))
     scene.take(refund("r-returned", "order-returned", reason="did not fit"))
@@ -47,6 +48,7 @@ def scene(engine: Engine) -> Scene:
     scene.take(refund("r-early", "order-early"))
     scene.take(conversion("early", "xandr"))
     scene.take(refund("r-nowhere", "order-nowhere"))
+    scene.take(refund("r-other", "order-plain", source="desk", conversion_event_id="never-came"))
 
     scene.take(conversion("plain", "push"))
     scene.take(conversion("copy", "push", click_ids={"push": f"{TOKEN}plain"}))
@@ -222,7 +224,21 @@ def test_a_partial_refund_shows_what_is_left(run: Run) -> None:
 
 def test_a_refund_that_came_first_is_said_to_have_waited(run: Run) -> None:
     """The order of arrival explains a void without a hold."""
-    assert "it came before its conversion and waited for it" in run("trail", "early").stdout
+    text = run("trail", "early").stdout
+    assert "it came before its conversion and waited for it" in text
+    assert text.index("happened") < text.index("refund of all of it") < text.index("received, routed to")
+
+
+def test_a_signal_for_another_conversion_of_the_order_stays_out(run: Run) -> None:
+    """Who names the conversion means that one, whatever order it belongs to."""
+    assert "r-other" not in run("trail", "plain").stdout
+    assert "about        never-came" in run("trail", "r-other").stdout
+
+
+def test_an_attempt_that_used_another_click_id_says_so(run: Run) -> None:
+    """What was sent is told from what would be sent today."""
+    assert "click id  another  (7 characters, SHA-256 " in run("trail", "refused").stdout
+    assert "click id  as above" in run("trail", "again").stdout
 
 
 def test_a_repeated_event_is_seen_in_the_trail_of_the_first(run: Run) -> None:
@@ -433,10 +449,10 @@ def test_the_ledger_balances_over_every_ending(run: Run) -> None:
     assert result.stdout.endswith("The ledger balances.\n")
     books = json.loads(run("ledger", "--json").stdout)
     events_entry = next(entry for entry in books["entries"] if entry["key"] == "events")
-    assert events_entry["left"]["count"] == 21
+    assert events_entry["left"]["count"] == 22
     assert {term["label"]: term["count"] for term in events_entry["right"]} == {
         "conversions": 15,
-        "signals": 4,
+        "signals": 5,
         "duplicates": 1,
         "rejected": 1,
     }
