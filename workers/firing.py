@@ -9,18 +9,20 @@ import threading
 import time
 from collections import deque
 from collections.abc import Sequence
+from datetime import timedelta
 
 import structlog
 from sqlalchemy import Engine
-from sqlalchemy.exc import DBAPIError, OperationalError
+from sqlalchemy.exc import DBAPIError
 
 from infra.clock import DatabaseClock
 from infra.logging import attempt_log
 from infra.store import firing as store
+from infra.store.transactions import is_away
 from schemas.ids import show
 from schemas.lifecycle import State
 from schemas.postback import Gated, Prepared, SettledAttempt, Stopped
-from workers.rendering import Renderer
+from workers.rendering import Account, Renderer, prepare
 from workers.settling import settle_answer
 from workers.wire import Answered, Wire
 
@@ -50,7 +52,8 @@ class Firing:
         self._answered: deque[Answered] = deque()
         self._some_answered = threading.Event()
         self._ended = False
-        self._in_flight: dict[int, tuple[int, float]] = {}
+        self._in_flight: dict[int, tuple[int, int, float]] = {}
+        """By attempt id: postback id, lease token, and when its lease was last renewed."""
         self._closing = threading.Event()
         self._wire = Wire(self._take_answer)
         self._threads = [
@@ -78,16 +81,25 @@ class Firing:
                 log.info("postbacks.deferred", destination=contract.name, count=len(rest))
                 return
             batch, rest = rest[:room], rest[room:]
-            self._fire_batch(token, batch)
+            self._fire_batch(token, version_id, batch)
 
-    def _fire_batch(self, token: int, postback_ids: Sequence[int]) -> None:
-        gate = store.gate(self._engine, token, postback_ids, self._worker, self._prepare)
+    def _fire_batch(self, token: int, version_id: int, postback_ids: Sequence[int]) -> None:
+        # One account for rendering, sending and masking: a secret that is rotated in between would be sent unmasked.
+        account = self._renderer.try_account(version_id)
+        asked = time.monotonic()
+
+        def prepare_one(gated: Gated) -> Prepared | Stopped:
+            # Counted from before the asking, so that this clock is never behind the database's: an attempt that
+            # was told to come back in a second must not come back a moment early.
+            self._clock.observe(gated.now + timedelta(seconds=time.monotonic() - asked))
+            return prepare(gated, account)
+
+        gate = store.gate(self._engine, token, postback_ids, self._worker, prepare_one)
         now = time.monotonic()
         for prepared in gate.prepared:
-            self._in_flight[prepared.gated.postback_id] = (token, now)
-        self._wire.send(
-            [(prepared, self._renderer.account(prepared.gated.version_id)) for prepared in gate.prepared]
-        )
+            self._in_flight[prepared.gated.attempt_id] = (prepared.gated.postback_id, token, now)
+        if isinstance(account, Account):
+            self._wire.send([(prepared, account) for prepared in gate.prepared])
         for stopped in gate.stopped:
             log.warning(
                 "postback.stopped",
@@ -97,10 +109,6 @@ class Firing:
             )
         if gate.stale:
             log.info("leases.stale", token=token, count=gate.stale)
-
-    def _prepare(self, gated: Gated) -> Prepared | Stopped:
-        self._clock.observe(gated.now)
-        return self._renderer.prepare(gated)
 
     @property
     def in_flight(self) -> int:
@@ -131,29 +139,58 @@ class Firing:
             time.sleep(SETTLE_LINGER_S)
             self._some_answered.clear()
             while self._answered:
-                self._settle([self._answered.popleft() for _ in range(min(SETTLE_BATCH, len(self._answered)))])
+                self._settle(
+                    [self._answered.popleft() for _ in range(min(SETTLE_BATCH, len(self._answered)))]
+                )
 
     def _settle(self, batch: list[Answered]) -> None:
         now = self._clock.now()
-        attempts = [
-            settle_answer(answered, self._worker, now, random.random())  # noqa: S311 — jitter, not cryptography
-            for answered in batch
-        ]
-        while True:
+        attempts = []
+        for answered in batch:
             try:
-                settlement = store.settle(self._engine, attempts)
-                break
-            except (OperationalError, DBAPIError) as error:
-                # The database is away. The answers are in our hands and nowhere else: keep them and try again.
-                # If it takes longer than the lease, rescue calls the attempts unknown and the fence discards ours.
-                log.error("settle.failed", attempts=len(attempts), error=str(error.orig or error))
-                time.sleep(_SETTLE_RETRY_S)
+                attempts.append(settle_answer(answered, self._worker, now, random.random()))  # noqa: S311 — jitter, not cryptography
+            except Exception as error:
+                self._give_up(answered.prepared.gated.attempt_id, error)
+        if attempts:
+            self._write(attempts)
+
+    def _write(self, attempts: list[SettledAttempt]) -> None:
+        try:
+            settlement = self._write_when_back(attempts)
+        except Exception as error:
+            if len(attempts) == 1:
+                self._give_up(attempts[0].attempt_id, error)
+                return
+            for attempt in attempts:  # one that cannot be written must not take the others along
+                self._write([attempt])
+            return
         stale = {attempt.attempt_id for attempt in settlement.stale}
         for attempt in attempts:
-            self._in_flight.pop(attempt.postback_id, None)
+            self._in_flight.pop(attempt.attempt_id, None)
             log_attempt(
                 attempt, settlement.states.get(attempt.postback_id), stale=attempt.attempt_id in stale
             )
+
+    def _write_when_back(self, attempts: list[SettledAttempt]) -> store.Settlement:
+        """Settle; while the database is away, keep the answers, which are in our hands and nowhere else.
+
+        If it stays away longer than the lease, rescue calls the attempts unknown and the fence discards ours.
+        """
+        while True:
+            try:
+                return store.settle(self._engine, attempts)
+            except DBAPIError as error:
+                if not is_away(error):
+                    raise
+                log.error("settle.failed", attempts=len(attempts), error=str(error.orig or error))
+                time.sleep(_SETTLE_RETRY_S)
+
+    def _give_up(self, attempt_id: int, error: Exception) -> None:
+        """Let go of an answer that cannot be written down: its lease runs out, and rescue calls it unknown."""
+        # Not the error's own text: SQLAlchemy's quotes every value of the statement.
+        said = f"{type(error).__name__}: {getattr(error, 'orig', error)}"
+        log.error("attempt.not_settled", attempt=show("at", attempt_id), error=said)
+        self._in_flight.pop(attempt_id, None)
 
     def _keep_leases(self) -> None:
         """Extend the leases of what is still on the wire, long before they end."""
@@ -161,21 +198,21 @@ class Firing:
             if self._closing.is_set():
                 time.sleep(0.2)
             now = time.monotonic()
-            ageing = [
-                (number, token)
-                for number, (token, renewed) in list(self._in_flight.items())
+            ageing = {
+                attempt_id: (number, token)
+                for attempt_id, (number, token, renewed) in list(self._in_flight.items())
                 if now - renewed > self._lease_s / 4
-            ]
+            }
             if not ageing:
                 continue
             try:
-                held = store.extend(self._engine, ageing, self._lease_s)
+                held = store.extend(self._engine, list(ageing.values()), self._lease_s)
             except DBAPIError as error:
                 log.error("leases.not_extended", count=len(ageing), error=str(error.orig or error))
                 continue
-            for number, token in ageing:
-                if number in self._in_flight:
-                    self._in_flight[number] = (token, now)
+            for attempt_id, (number, token) in ageing.items():
+                if attempt_id in self._in_flight:
+                    self._in_flight[attempt_id] = (number, token, now)
             if held < len(ageing):
                 log.info("leases.settled_meanwhile", count=len(ageing) - held)
 

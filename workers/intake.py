@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import fields
 from datetime import datetime
 
 import structlog
@@ -10,6 +11,8 @@ from sqlalchemy import Engine
 from infra.store import intake as store
 from infra.store.destinations import Destinations
 from infra.store.intake import IntakeResult, Refused, Taken
+from infra.store.transactions import is_away
+from schemas.destination import DestinationVersion
 from schemas.event import MAX_EVENTS_PER_MESSAGE, read_event
 from schemas.problem import InvalidInputError, Problem
 
@@ -24,7 +27,14 @@ def take_message(
     Runs again without harm: what is already committed counts as a duplicate and changes nothing.
     """
     taken, refused = sort_out(message, now)
-    result = store.commit_message(engine, message_id, taken, refused, destinations.current())
+    versions = destinations.current()
+    try:
+        result = store.commit_message(engine, message_id, taken, refused, versions)
+    except Exception as error:
+        if is_away(error):
+            raise
+        log.error("message.not_committed", message_id=message_id, error=_said(error))
+        result = _one_by_one(engine, message_id, taken, refused, versions)
     log.info(
         "message.committed",
         message_id=message_id,
@@ -49,6 +59,42 @@ def sort_out(message: object, now: datetime) -> tuple[list[Taken], list[Refused]
         except InvalidInputError as error:
             refused.append(Refused(raw, error.problems))
     return taken, refused
+
+
+def _one_by_one(
+    engine: Engine,
+    message_id: str,
+    taken: list[Taken],
+    refused: list[Refused],
+    versions: list[DestinationVersion],
+) -> IntakeResult:
+    """Commit each event alone, since one of them makes the whole message fail: that one is kept as a reject."""
+    results = []
+    for item in taken:
+        try:
+            results.append(store.commit_message(engine, message_id, [item], [], versions))
+        except Exception as error:
+            if is_away(error):
+                raise
+            log.error(
+                "event.not_committed", message_id=message_id, event_id=item.event.event_id, error=_said(error)
+            )
+            problem = Problem(
+                "cannot_be_stored",
+                "event",
+                f"made its commit fail ({type(error).__name__})",
+                "Report it as a bug",
+            )
+            refused = [*refused, Refused(item.raw, [problem])]
+    if refused:
+        results.append(store.commit_message(engine, message_id, [], refused, versions))
+    names = [field.name for field in fields(IntakeResult)]
+    return IntakeResult(**{name: sum(getattr(result, name) for result in results) for name in names})
+
+
+def _said(error: Exception) -> str:
+    """Not the error's own text: SQLAlchemy's quotes every value of the statement."""
+    return f"{type(error).__name__}: {getattr(error, 'orig', error)}"
 
 
 def _malformed(reason: str) -> Problem:

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import threading
 import time
+import traceback
 from dataclasses import dataclass
 from typing import Protocol
+
+import structlog
 
 from infra.secrets import SecretError, read_secret
 from infra.version import VERSION
@@ -13,15 +16,17 @@ from schemas.conversion import event_values
 from schemas.destination import BearerAuth, Contract, DestinationVersion, HeaderAuth
 from schemas.exchange import Headers, OutboundRequest
 from schemas.ids import show
-from schemas.lifecycle import State
+from schemas.lifecycle import State, came_from
 from schemas.macros import Rendered, RenderError, render
 from schemas.postback import Gated, Prepared, Stopped
 from schemas.redaction import Redactor
 
 SECRETS_KEPT_S = 30.0
 """After this long a secret is read again, so that a rotated file is taken up without a restart."""
-SECRET_MISSING_RETRY_S = 30.0
+NOT_NOW_RETRY_S = 30.0
 USER_AGENT = f"holdfire/{VERSION}"
+
+log = structlog.get_logger()
 
 
 class Versions(Protocol):
@@ -63,34 +68,59 @@ class Renderer:
         """The contract of a version, secrets or no secrets."""
         return self._versions.version(version_id).contract
 
-    def prepare(self, gated: Gated) -> Prepared | Stopped:
-        """The request to send, or why this postback must not be sent now."""
-        if gated.expires_at is not None and gated.now > gated.expires_at:
-            limit = f"the network's age limit ended at {gated.expires_at.isoformat()}"
-            return Stopped(gated, State.EXPIRED, limit)
+    def try_account(self, version_id: int) -> Account | SecretError:
+        """The version with its secrets, or why there is none."""
         try:
-            account = self.account(gated.version_id)
+            return self.account(version_id)
         except SecretError as error:
-            # Somebody forgot a variable on this machine: the postback waits, no attempt is spent.
-            waiting = State.RETRYING if gated.number > 1 else State.HELD
-            return Stopped(gated, waiting, str(error), delay_s=SECRET_MISSING_RETRY_S)
-        contract = account.version.contract
-        values = account.settings | event_values(
-            contract, gated.event, show("pb", gated.postback_id), gated.net_value
+            return error
+
+
+def prepare(gated: Gated, account: Account | SecretError) -> Prepared | Stopped:
+    """The request to send, or why this postback must not be sent now. Never raises: others share its transaction."""
+    try:
+        return _prepare(gated, account)
+    except Exception as error:
+        # Not foreseen, so not the postback's fault: it waits. The error's own text may quote a secret.
+        where = "".join(traceback.format_tb(error.__traceback__))
+        log.error(
+            "postback.not_prepared",
+            postback=show("pb", gated.postback_id),
+            error=type(error).__name__,
+            at=where,
         )
-        try:
-            rendered = render(contract.template, values)
-        except RenderError as error:
-            return Stopped(gated, State.REJECTED, f"cannot be rendered: {error}")
-        click_id = values["click_id"]
-        return Prepared(
-            gated=gated,
-            version=account.version,
-            request=request_of(rendered, account.headers),
-            shown_url=account.redactor.in_text(rendered.url, click_id),
-            click_id=click_id,
-            notes=rendered.notes,
-        )
+        return _waits(gated, f"cannot be prepared ({type(error).__name__}, see the worker's log)")
+
+
+def _prepare(gated: Gated, account: Account | SecretError) -> Prepared | Stopped:
+    if gated.expires_at is not None and gated.now > gated.expires_at:
+        limit = f"the network's age limit ended at {gated.expires_at.isoformat()}"
+        return Stopped(gated, State.EXPIRED, limit)
+    if isinstance(account, SecretError):
+        # Somebody forgot a variable on this machine: the postback waits, no attempt is spent.
+        return _waits(gated, str(account))
+    contract = account.version.contract
+    values = account.settings | event_values(
+        contract, gated.event, show("pb", gated.postback_id), gated.net_value
+    )
+    click_id = values["click_id"]
+    try:
+        rendered = render(contract.template, values)
+    except RenderError as error:
+        reason = account.redactor.in_text(f"cannot be rendered: {error}", click_id)
+        return Stopped(gated, State.REJECTED, reason)
+    return Prepared(
+        gated=gated,
+        version=account.version,
+        request=request_of(rendered, account.headers),
+        shown_url=account.redactor.in_text(rendered.url, click_id),
+        click_id=click_id,
+        notes=tuple(account.redactor.in_text(note, click_id) for note in rendered.notes),
+    )
+
+
+def _waits(gated: Gated, reason: str) -> Stopped:
+    return Stopped(gated, came_from(gated.number - 1), reason, delay_s=NOT_NOW_RETRY_S)
 
 
 def open_account(version: DestinationVersion) -> Account:

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import time
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
+import structlog
 from celery import Celery, Task
+from celery.exceptions import Reject
 
 from infra import broker
 from schemas.postback import Lease
@@ -17,6 +20,10 @@ from workers.rescuing import rescue
 if TYPE_CHECKING:
     from workers.app import Runtime
 
+log = structlog.get_logger()
+
+GIVE_BACK_PAUSE_S = 1.0
+"""Before a message that cannot be committed now is taken up again: a database that is away is not helped by haste."""
 RELEASE_EVERY = timedelta(milliseconds=250)
 RESCUE_EVERY = timedelta(seconds=1)
 PRUNE_EVERY = timedelta(hours=1)
@@ -27,9 +34,14 @@ def register(app: Celery, runtime: Runtime) -> None:
 
     @app.task(name=broker.INTAKE_TASK, bind=True)
     def intake(self: Task[Any, Any], message: object) -> None:
-        take_message(
-            runtime.engine, runtime.destinations, self.request.id or "unnamed", message, runtime.clock.now()
-        )
+        message_id = self.request.id or "unnamed"
+        try:
+            take_message(runtime.engine, runtime.destinations, message_id, message, runtime.clock.now())
+        except Exception as error:
+            # Celery acknowledges what fails. The only copy of these events is in our hands: it goes back.
+            log.error("message.given_back", message_id=message_id, error=type(error).__name__)
+            time.sleep(GIVE_BACK_PAUSE_S)
+            raise Reject(error, requeue=True) from error
 
     @app.task(name=broker.FIRE_TASK)
     def fire(token: int, version_id: int, postback_ids: list[int]) -> None:

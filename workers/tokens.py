@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import re
 import time
 from base64 import b64encode
 from dataclasses import dataclass, replace
@@ -13,10 +14,13 @@ import orjson
 from infra.http.fetch import Exchanger, fetch
 from schemas.destination import ClientCredentialsAuth
 from schemas.exchange import OutboundRequest
+from schemas.redaction import SHORTEST_SECRET
 from workers.rendering import Account
 
 RENEW_BEFORE_END_S = 30.0
 DEFAULT_LIFE_S = 300.0
+_SENDABLE = re.compile(r"[!-~]+")
+"""RFC 6750 §2.1 allows less still; anything else could end the header it is put in."""
 
 
 class TokenError(RuntimeError):
@@ -76,6 +80,10 @@ class Tokens:
             value, life = str(body["access_token"]), float(body.get("expires_in", DEFAULT_LIFE_S))
         except (ValueError, KeyError, TypeError):
             raise TokenError(f"token endpoint {auth.token_url} answered without an access_token") from None
+        if len(value) < SHORTEST_SECRET or not _SENDABLE.fullmatch(value):
+            raise TokenError(
+                f"token endpoint {auth.token_url} gave a token that cannot be sent or masked safely"
+            )
         return _Token(value, time.monotonic() + max(life, RENEW_BEFORE_END_S * 2))
 
 

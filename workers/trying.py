@@ -14,6 +14,7 @@ from schemas.event import ConversionEvent, read_event
 from schemas.postback import Gated, Prepared, SettledAttempt, Stopped
 from schemas.problem import InvalidInputError, Problem
 from workers.rendering import Account, Renderer
+from workers.rendering import prepare as render_postback
 from workers.settling import settle_answer
 from workers.wire import Answered, Wire
 
@@ -102,7 +103,7 @@ def prepare(version: DestinationVersion, event: ConversionEvent) -> tuple[Prepar
         event=event,
         now=now,
     )
-    prepared = renderer.prepare(gated)
+    prepared = render_postback(gated, account)
     if isinstance(prepared, Stopped):
         raise CannotBeSentError(f"{version.contract.name}: {prepared.reason}")
     return prepared, account

@@ -150,19 +150,23 @@ class Wire:
     ) -> Answered:
         """A token that the network no longer knows is renewed once: a 401 has counted nothing."""
         limits = account.version.contract.fetch_limits
+        refused = Answer(())
+        tokens: tuple[str, ...] = ()
         try:
-            token = await self._tokens.token(account, auth)
-            answer = await fetch(self._transport, _with_token(prepared.request, token), limits)
+            tokens = (await self._tokens.token(account, auth),)
+            answer = await fetch(self._transport, _with_token(prepared.request, tokens[0]), limits)
             if answer.last is None or answer.last.status_code != 401:
-                return Answered(prepared, account, answer, (token,))
-            self._tokens.forget(account, token)
-            renewed = await self._tokens.token(account, auth)
+                return Answered(prepared, account, answer, tokens)
+            refused = answer
+            self._tokens.forget(account, tokens[0])
+            tokens = (*tokens, await self._tokens.token(account, auth))
         except TokenError as error:
             failure = Failure(FailureKind.CONNECT, False, "TokenError", str(error))
-            return Answered(prepared, account, Answer((), failure))
-        again = await fetch(self._transport, _with_token(prepared.request, renewed), limits)
-        hops = answer.hops + tuple(replace(hop, number=hop.number + len(answer.hops)) for hop in again.hops)
-        return Answered(prepared, account, replace(again, hops=hops), (token, renewed))
+            return Answered(prepared, account, Answer(refused.hops, failure), tokens)
+        again = await fetch(self._transport, _with_token(prepared.request, tokens[-1]), limits)
+        number = len(refused.hops)
+        hops = refused.hops + tuple(replace(hop, number=hop.number + number) for hop in again.hops)
+        return Answered(prepared, account, replace(again, hops=hops), tokens)
 
 
 def _with_token(request: OutboundRequest, token: str) -> OutboundRequest:

@@ -10,8 +10,8 @@ from sqlalchemy import Connection, Engine, text
 
 from infra import version
 from infra.db.engine import as_json, copy_bytes, copy_rows, copy_text, copy_value
-from infra.store.deadlocks import retried
 from infra.store.standings import promote_duplicates, record_wishes
+from infra.store.transactions import retried
 from schemas.conversion import StoredConversion, read_stored_conversion
 from schemas.event import ConversionEvent, read_stored
 from schemas.exchange import Hop

@@ -12,7 +12,7 @@ from sqlalchemy import Connection, Engine, text
 
 from infra.db.engine import as_json
 from infra.store import standings
-from infra.store.deadlocks import retried
+from infra.store.transactions import retried
 from schemas.conversion import PlannedPostback, route, why_unrouted
 from schemas.destination import DestinationVersion
 from schemas.event import ConversionEvent, Event, Signal

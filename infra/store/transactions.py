@@ -1,4 +1,4 @@
-"""Transactions that PostgreSQL ended to break a deadlock: nothing of them was written, so they are run again."""
+"""Transactions that fail for no fault of their own: ended to break a deadlock, or the database is away."""
 
 from __future__ import annotations
 
@@ -6,12 +6,21 @@ import time
 from collections.abc import Callable
 from typing import TypeVar
 
-from psycopg2.errors import DeadlockDetected, SerializationFailure
+from psycopg2.errors import DeadlockDetected, ProgramLimitExceeded, SerializationFailure
 from sqlalchemy import Connection, Engine
-from sqlalchemy.exc import DBAPIError
+from sqlalchemy.exc import DBAPIError, InterfaceError, OperationalError
 
 T = TypeVar("T")
 TRIES = 5
+
+
+def is_away(error: BaseException) -> bool:
+    """Whether the database could not serve just now (gone, restarting, full, busy), so that the same may pass later."""
+    if not isinstance(error, DBAPIError):
+        return False
+    if error.connection_invalidated or isinstance(error, InterfaceError):
+        return True
+    return isinstance(error, OperationalError) and not isinstance(error.orig, ProgramLimitExceeded)
 
 
 def retried(engine: Engine, run: Callable[[Connection], T]) -> T:
