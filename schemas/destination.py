@@ -36,7 +36,10 @@ class SecretRef(_Config):
     @classmethod
     def _named_not_written(cls, given: object) -> object:
         # Said here and not by the type, whose own message would not tell what to write instead.
-        places = given.keys() & {"env", "file"} if isinstance(given, dict) else ()
+        # An applied contract is stored whole and comes back with the other place named and empty.
+        places = [
+            place for place in ("env", "file") if isinstance(given, dict) and given.get(place) is not None
+        ]
         if isinstance(given, str) or (isinstance(given, dict) and len(places) != 1):
             raise PydanticCustomError("secret_ref", 'a secret is { env = "NAME" } or { file = "PATH" }')
         return given
