@@ -28,13 +28,12 @@ def ledger_page(ledger: Ledger) -> Iterator[Text]:
     """The whole balance."""
     yield line(("ledger", "bold"), f" as of {clock(ledger.at)} UTC")
     for entry in ledger.entries:
-        if entry.left.label == "must be":
-            continue
-        yield line("")
-        yield from _equation(entry)
+        if not entry.never:
+            yield line("")
+            yield from _equation(entry)
     yield line("")
     for entry in ledger.entries:
-        if entry.left.label == "must be":
+        if entry.never:
             yield from _never(entry)
     if ledger.amounts:
         yield line("")

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Iterable
+from typing import Any
 
+import orjson
+import typer
 from rich.console import Console
 from rich.text import Text
 
@@ -48,3 +51,13 @@ def show(lines: Iterable[Text]) -> None:
     console = stdout()
     for each in lines:
         console.print(each, soft_wrap=True)
+
+
+def print_json(values: Iterable[dict[str, Any]]) -> None:
+    for value in values:
+        sys.stdout.write(orjson.dumps(value).decode() + "\n")
+
+
+def say(words: str) -> None:
+    """To the person, not into the listing: standard error."""
+    typer.echo(words, err=True)

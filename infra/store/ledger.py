@@ -36,6 +36,8 @@ class Entry:
     says: str
     left: Term
     right: tuple[Term, ...]
+    never: bool = False
+    """Whether it counts what must not be: the left side is zero."""
 
     @property
     def difference(self) -> int:
@@ -171,6 +173,7 @@ def read_ledger(engine: Engine) -> Ledger:
                     says,
                     Term("must be", 0),
                     (Term("found", connection.execute(text(query)).scalar_one()),),
+                    never=True,
                 )
                 for key, says, query in _NEVER
             ),

@@ -447,6 +447,8 @@ def test_the_ledger_balances_over_every_ending(run: Run) -> None:
     result = run("ledger")
     assert result.exit_code == 0, result.stdout
     assert result.stdout.endswith("The ledger balances.\n")
+    assert "\n  22  events taken in, by receipt\n= 15  conversions\n+  5  signals\n" in result.stdout
+    assert "\n      0  fired before its window ended  ok\n" in result.stdout
     books = json.loads(run("ledger", "--json").stdout)
     events_entry = next(entry for entry in books["entries"] if entry["key"] == "events")
     assert events_entry["left"]["count"] == 22
