@@ -13,7 +13,8 @@ from infra.clock import DatabaseClock
 from infra.db.engine import open_engine
 from infra.store.destinations import Destinations
 from infra.store.firing import database_now
-from workers import tasks
+from infra.store.intake import commit_message
+from workers import tasks, undecodable
 from workers.firing import Firing
 from workers.rendering import Renderer
 
@@ -72,4 +73,7 @@ def create_app(database_url: str, broker_url: str, *, lease_s: float = LEASE_S) 
     app = broker.celery_app(broker_url)
     runtime = Runtime(database_url, lease_s=lease_s)
     tasks.register(app, runtime)
+    undecodable.install(app, lambda name, refused: commit_message(runtime.engine, name, [], [refused], []))
+    # kombu's own reader revives typed objects: an event's params may hold just such keys, and stay what they are.
+    broker.read_plain_json()
     return app, runtime

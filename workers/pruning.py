@@ -5,7 +5,7 @@ from __future__ import annotations
 import structlog
 from sqlalchemy import Engine
 
-from infra.db.migrate import make_partitions
+from infra.db.partitions import make_partitions
 
 log = structlog.get_logger()
 

@@ -33,7 +33,9 @@ def register(app: Celery, runtime: Runtime) -> None:
     """Put Holdfire's tasks on the app, and the clock's schedule."""
 
     @app.task(name=broker.INTAKE_TASK, bind=True)
-    def intake(self: Task[Any, Any], message: object) -> None:
+    def intake(self: Task[Any, Any], *arguments: object, **named: object) -> None:
+        # Whatever the call looks like, it is taken: what is not one list of events is kept as a reject.
+        message = arguments[0] if len(arguments) == 1 and not named else {"args": arguments, "kwargs": named}
         message_id = self.request.id or "unnamed"
         try:
             take_message(runtime.engine, runtime.destinations, message_id, message, runtime.clock.now())

@@ -27,7 +27,9 @@ QUEUED_AHEAD_S = 0.5
 """A lane takes about as much as it can send in this time: what waits longer should wait as a row, not here."""
 DEEPEST_QUEUE = 16
 """Times its concurrency that a lane may queue, however fast its network answers."""
-_SMOOTHING = 0.1
+_SMOOTHING_DOWN, _SMOOTHING_UP = 0.1, 0.5
+"""A lane grows with its network's answers one by one, and shrinks at the first slow ones: whatever waits in a lane
+has its intent on record, and would be called *outcome unknown* if this process died."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,7 +47,8 @@ class _Lane:
     concurrency: int
     waiting: deque[tuple[Prepared, Account]] = field(default_factory=deque)
     on_wire: int = 0
-    attempt_s: float = 0.01
+    attempt_s: float = QUEUED_AHEAD_S
+    """How long an attempt takes; until the first answer, long enough that nothing queues behind the wire."""
 
     @property
     def room(self) -> int:
@@ -131,7 +134,8 @@ class Wire:
                 prepared, account = lane.waiting.popleft()
                 started = self._loop.time()
                 self._on_answer(await self._attempt(prepared, account))
-                lane.attempt_s += _SMOOTHING * (self._loop.time() - started - lane.attempt_s)
+                off = self._loop.time() - started - lane.attempt_s
+                lane.attempt_s += off * (_SMOOTHING_UP if off > 0 else _SMOOTHING_DOWN)
         finally:
             lane.on_wire -= 1
 

@@ -69,7 +69,9 @@ def copy_value(value: float | datetime | None) -> str:
     return "\\N" if value is None else str(value)
 
 
-def copy_rows(connection: Connection, table: str, columns: tuple[str, ...], rows: Iterable[tuple[str, ...]]) -> None:
+def copy_rows(
+    connection: Connection, table: str, columns: tuple[str, ...], rows: Iterable[tuple[str, ...]]
+) -> None:
     """COPY ``rows`` into ``table`` within the connection's transaction: the cheapest way in for wide rows.
 
     Each field is as ``copy_text``, ``copy_bytes`` or ``copy_value`` writes it.

@@ -7,7 +7,7 @@ from datetime import datetime
 
 from sqlalchemy import Engine, text
 
-from infra.db.migrate import PARTITIONED
+from infra.db.partitions import PARTITIONED
 from schemas.lifecycle import State
 
 

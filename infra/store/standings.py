@@ -151,7 +151,7 @@ def _void(connection: Connection, reasons: dict[int, VoidReason]) -> dict[int, _
         connection.execute(
             text(f"""
             UPDATE postbacks p SET state = 'voided', void_reason = r.reason, reason = r.reason, due_at = NULL,
-                lease_token = NULL, settled_at = now()
+                lease_token = NULL, settled_at = clock_timestamp()
             FROM json_to_recordset(:rows) AS r(id bigint, reason text)
             WHERE p.conversion_id = r.id AND p.state IN {VOIDABLE_SQL} RETURNING p.id"""),  # noqa: S608 — literals of ours
             {"rows": rows},

@@ -80,12 +80,20 @@ def taking_in(engines: Engines, rounds: int, scale: float) -> None:
     ratios = []
     for _ in range(rounds):
         results = [
-            measure_intake(peer, int(n * scale), engines.database_url, engines.broker_url, other_pids=_engine_pids(engines))
+            measure_intake(
+                peer,
+                int(n * scale),
+                engines.database_url,
+                engines.broker_url,
+                other_pids=_engine_pids(engines),
+            )
             for peer, n in ((DelayInsert(), 4000), (HoldfireIntake(), 40_000))
         ]
         print(table(results), flush=True)
         ratios.append(results[1].per_s / results[0].per_s)
-    print(f"\nHoldfire / delay() and INSERT: {statistics.median(ratios):.1f} ({min(ratios):.1f} to {max(ratios):.1f})")
+    print(
+        f"\nHoldfire / delay() and INSERT: {statistics.median(ratios):.1f} ({min(ratios):.1f} to {max(ratios):.1f})"
+    )
 
 
 def _engine_pids(engines: Engines) -> dict[str, list[int]]:
@@ -104,7 +112,9 @@ PARTS: dict[str, Callable[[Engines, int, float], None]] = {
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("parts", nargs="*", choices=[*PARTS, []], default=[], help="which parts; all by default")
+    parser.add_argument(
+        "parts", nargs="*", choices=[*PARTS, []], default=[], help="which parts; all by default"
+    )
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--scale", type=float, default=1.0, help="share of the usual amount of work")
     given = parser.parse_args()

@@ -43,9 +43,7 @@ async def _run(mode: str, urls: Iterator[str]) -> None:
 
 def measure_bare(mode: str, n: int, target_url: str, target_pid: int, workers: int) -> Result:
     """``n`` requests shared among ``workers`` processes; the clock runs from the first one's start to the last's end."""
-    children = [
-        Child("tests.benchmarks.bare", mode, str(n // workers), target_url) for _ in range(workers)
-    ]
+    children = [Child("tests.benchmarks.bare", mode, str(n // workers), target_url) for _ in range(workers)]
     for child in children:
         child.wait_ready()
     pids = [child.pid for child in children]

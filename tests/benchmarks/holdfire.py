@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import secrets
 from collections.abc import Sequence
 from datetime import UTC, datetime
@@ -122,7 +121,7 @@ class Holdfire:
         self._children = []
         self.engine.dispose()
         for log in self._folder.glob("*.log"):
-            os.unlink(log)
+            log.unlink()
 
     @staticmethod
     def _event(event_id: str, url: str, now: datetime) -> dict[str, object]:

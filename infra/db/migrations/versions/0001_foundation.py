@@ -59,6 +59,7 @@ CREATE TABLE conversions (
     UNIQUE (event_id, source)
 );
 CREATE INDEX conversions_order ON conversions (order_id) WHERE order_id IS NOT NULL;
+CREATE INDEX conversions_received ON conversions USING brin (received_at);
 CREATE INDEX conversions_click ON conversions USING gin (click_ids);
 CREATE TABLE signals (
     id                  bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
@@ -176,7 +177,6 @@ CREATE TABLE hops (
     body_sha256     bytea,
     body_error      text,
     failure         text,
-    note            text,
     PRIMARY KEY (attempt_id, number, intent_at)
 ) PARTITION BY RANGE (intent_at);
 CREATE TABLE audit (
