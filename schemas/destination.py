@@ -48,10 +48,12 @@ class SecretRef(_Config):
 class Limits(_Config):
     """How hard the destination may be driven, and how long one attempt may take.
 
-    ``concurrency``: attempts on the wire at a time in each firing process. ``deadline``: for the whole
+    ``per_second``: attempts that may start in a second, over all processes together; a release pass may draw a
+    quarter of a second ahead. ``concurrency``: attempts on the wire at a time in each firing process. ``deadline``: for the whole
     attempt, every hop and body included. ``body_cap``: bytes of a response body that are kept.
     """
 
+    per_second: Annotated[float, Field(gt=0, le=100_000)] | None = None
     concurrency: Annotated[int, Field(ge=1, le=500)] = 50
     deadline: Annotated[Duration, Field(gt=timedelta(0), le=timedelta(minutes=2))] = timedelta(seconds=10)
     connect: Annotated[Duration, Field(gt=timedelta(0), le=timedelta(minutes=1))] = timedelta(seconds=5)

@@ -18,7 +18,9 @@ from sqlalchemy.exc import DBAPIError
 from infra.clock import DatabaseClock
 from infra.logging import attempt_log
 from infra.store import firing as store
+from infra.store.pacing import admit_now
 from infra.store.transactions import is_away
+from schemas.destination import Contract
 from schemas.ids import show
 from schemas.lifecycle import State
 from schemas.postback import Gated, Prepared, SettledAttempt, Stopped
@@ -71,7 +73,7 @@ class Firing:
         """
         contract = self._renderer.contract(version_id)
         concurrency = contract.destination.limits.concurrency
-        rest = list(postback_ids)
+        rest = self._keep_pace(contract, token, list(postback_ids))
         while rest:
             room = self._wire.wait_for_room(
                 contract.name, concurrency, min(len(rest), concurrency), WAIT_FOR_ROOM_S
@@ -82,6 +84,18 @@ class Firing:
                 return
             batch, rest = rest[:room], rest[room:]
             self._fire_batch(token, version_id, batch)
+
+    def _keep_pace(self, contract: Contract, token: int, postback_ids: list[int]) -> list[int]:
+        """Those that the destination's rate limit lets go now; the others are given back, spread out in order."""
+        per_second = contract.destination.limits.per_second
+        if per_second is None:
+            return postback_ids
+        admission = admit_now(self._engine, contract.name, len(postback_ids), per_second)
+        rest = postback_ids[admission.admitted :]
+        if rest:
+            store.give_back(self._engine, token, rest, admission.delay_s, admission.spacing_s)
+            log.info("postbacks.paced", destination=contract.name, count=len(rest), delay_s=admission.delay_s)
+        return postback_ids[: admission.admitted]
 
     def _fire_batch(self, token: int, version_id: int, postback_ids: Sequence[int]) -> None:
         # One account for rendering, sending and masking: a secret that is rotated in between would be sent unmasked.

@@ -137,15 +137,21 @@ def gate(
     return retried(engine, run)
 
 
-def give_back(engine: Engine, token: int, postback_ids: Sequence[int], delay_s: float) -> int:
-    """Return leased postbacks unfired: due again ``delay_s`` seconds from now, no attempt spent. Returns how many."""
+def give_back(
+    engine: Engine, token: int, postback_ids: Sequence[int], delay_s: float, spacing_s: float = 0.0
+) -> int:
+    """Return leased postbacks unfired, no attempt spent: the k-th is due again after ``delay_s + k * spacing_s``
+    seconds, k from 0 in the order given. Returns how many."""
     statement = text("""
-        UPDATE postbacks SET state = CASE WHEN attempts = 0 THEN 'held' ELSE 'retrying' END, lease_token = NULL,
-            due_at = now() + make_interval(secs => :delay_s)
-        WHERE id = ANY(:ids) AND state = 'leased' AND lease_token = :token""")
+        UPDATE postbacks p
+        SET state = CASE WHEN attempts = 0 THEN 'held' ELSE 'retrying' END, lease_token = NULL,
+            due_at = now() + make_interval(secs => :delay_s + (back.place - 1) * :spacing_s)
+        FROM unnest(CAST(:ids AS bigint[])) WITH ORDINALITY AS back(id, place)
+        WHERE p.id = back.id AND state = 'leased' AND lease_token = :token""")
     with engine.begin() as connection:
         return connection.execute(
-            statement, {"ids": list(postback_ids), "token": token, "delay_s": delay_s}
+            statement,
+            {"ids": list(postback_ids), "token": token, "delay_s": delay_s, "spacing_s": spacing_s},
         ).rowcount
 
 

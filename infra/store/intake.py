@@ -12,6 +12,7 @@ from sqlalchemy import Connection, Engine, text
 
 from infra.db.engine import as_json
 from infra.store import standings
+from infra.store.clicks import indexed
 from infra.store.transactions import retried
 from schemas.conversion import PlannedPostback, route, why_unrouted
 from schemas.destination import DestinationVersion
@@ -72,9 +73,7 @@ def commit_message(
     for item in taken:
         first.setdefault(item.key, item)
     repeated = [item for item in taken if first[item.key] is not item]
-    conversions = {
-        key: item for key, item in sorted(first.items()) if isinstance(item.event, ConversionEvent)
-    }
+    conversions = {key: item for key, item in first.items() if isinstance(item.event, ConversionEvent)}
     signals = {key: item for key, item in first.items() if key not in conversions}
 
     def run(connection: Connection) -> IntakeResult:
@@ -154,15 +153,15 @@ def _insert_conversions(
             }
         )
     inserted = connection.execute(
-        text("""
+        text(f"""
         INSERT INTO conversions (source, event_id, name, order_id, click_ids, occurred_at, received_at, value,
             net_value, currency, routed, unrouted_reason, event)
         SELECT r.source, r.event_id, r.name, r.order_id,
-            ARRAY(SELECT json_array_elements_text(r.click_ids)), r.occurred_at, :received_at, r.value, r.value,
+            ARRAY(SELECT {indexed("t")} FROM json_array_elements_text(r.click_ids) t), r.occurred_at, :received_at, r.value, r.value,
             r.currency, r.routed, r.unrouted_reason, r.event::json
         FROM json_to_recordset(:rows) AS r(source text, event_id text, name text, order_id text, click_ids json,
             occurred_at timestamptz, value numeric, currency text, routed smallint, unrouted_reason text, event text)
-        ON CONFLICT (event_id, source) DO NOTHING RETURNING id, source, event_id"""),
+        ON CONFLICT (event_id, source) DO NOTHING RETURNING id, source, event_id"""),  # noqa: S608 — literals of ours
         {"rows": as_json(rows), "received_at": received_at},
     )
     new = {(row.source, row.event_id): row.id for row in inserted}

@@ -14,6 +14,7 @@ from typing import Any, Generic, TypeVar
 from sqlalchemy import Connection, Engine, Row, text
 
 from infra.db.snapshot import snapshot
+from infra.store.clicks import indexed
 from infra.store.evidence import reject_record, signal_record
 from infra.store.records import ConversionRecord, FoundPostback, RejectRecord, SignalRecord
 from schemas.event import ConversionEvent, read_stored
@@ -59,7 +60,7 @@ class Found(Generic[T]):
 # newest on, hoping to meet enough matches soon.
 _POINTS = {
     "order_id": "k.order_id = :order_id",
-    "click_id": "k.click_ids @> ARRAY[:click_id]::text[]",
+    "click_id": f"k.click_ids @> ARRAY[{indexed('CAST(:click_id AS text)')}]",
     "event_id": "k.event_id = :event_id",
 }
 _OF_CONVERSIONS = {

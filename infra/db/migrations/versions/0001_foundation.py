@@ -114,6 +114,11 @@ CREATE TABLE dedupe_keys (
     key         bytea PRIMARY KEY,
     postback_id bigint NOT NULL
 );
+CREATE TABLE paces (
+    destination text PRIMARY KEY,
+    next_at     timestamptz NOT NULL DEFAULT now(),
+    tail_at     timestamptz NOT NULL DEFAULT now()
+);
 CREATE SEQUENCE lease_tokens;
 CREATE SEQUENCE attempt_ids CACHE 1;
 """
