@@ -26,7 +26,9 @@ def read_secret(ref: SecretRef) -> str:
         try:
             value = Path(ref.file).read_text("utf-8")
         except (OSError, UnicodeDecodeError) as error:
-            raise SecretError(f"{place} cannot be read ({type(error).__name__}). Make it readable as UTF-8") from None
+            raise SecretError(
+                f"{place} cannot be read ({type(error).__name__}). Make it readable as UTF-8"
+            ) from None
     value = value.strip()
     if len(value) < SHORTEST_SECRET:
         raise SecretError(

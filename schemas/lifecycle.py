@@ -55,6 +55,7 @@ class Move(StrEnum):
     REJECT = "reject"
     EXHAUST = "exhaust"
     DOUBT = "doubt"
+    PROMOTE = "promote"
 
 
 TABLE: dict[State, dict[Move, frozenset[State]]] = {
@@ -94,11 +95,13 @@ TABLE: dict[State, dict[Move, frozenset[State]]] = {
     State.VOIDED: {},
     State.EXPIRED: {},
     State.IN_DOUBT: {},
-    State.DUPLICATE: {},
+    # The first it names was voided or expired before it fired: then it is no duplicate any more, and waits out its
+    # own window. Moved by the transaction that ends the first, never by a worker or clock.
+    State.DUPLICATE: {Move.PROMOTE: frozenset({State.HELD})},
 }
 
-FINAL = frozenset(state for state, moves in TABLE.items() if not moves)
-"""States that nothing leaves by itself."""
+FINAL = frozenset(State) - {State.HELD, State.LEASED, State.FIRING, State.RETRYING}
+"""States in which a postback waits for nothing: no worker and no clock ever moves it on."""
 VOIDABLE = frozenset(
     state for state, moves in TABLE.items() if Move.VOID in moves and state is not State.FIRING
 )

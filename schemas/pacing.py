@@ -7,6 +7,7 @@ that a long queue is spread out once, in order, instead of all asking again at t
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
@@ -34,7 +35,8 @@ class Admission:
 def admit(pace: Pace, wanted: int, per_second: float, now: datetime) -> Admission:
     """Admit as many of ``wanted`` as the rate allows at ``now``: over any span of t seconds at most
     ``per_second * (t + BURST_S)`` and one, whoever asks and however often."""
-    spacing = timedelta(seconds=1 / per_second)
+    # Rounded up to the clock's microsecond, so that rounding can only slow down.
+    spacing = timedelta(microseconds=math.ceil(1e6 / per_second))
     start = max(pace.next_at, now)
     ahead = now + timedelta(seconds=BURST_S) - start
     admitted = min(wanted, max(0, int(ahead / spacing) + 1)) if ahead >= timedelta(0) else 0
