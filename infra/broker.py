@@ -6,6 +6,7 @@ The queue carries events in, and after that only hints. Whatever runs a Celery a
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any, Final
@@ -160,8 +161,16 @@ def read_plain_json() -> None:
     keys. This is process-wide, which is why a producer inside somebody else's program must not do it.
     """
     serialization.register(
-        "json", _write_json, orjson.loads, content_type="application/json", content_encoding="utf-8"
+        "json", _write_json, _read_json, content_type="application/json", content_encoding="utf-8"
     )
+
+
+def _read_json(text: str | bytes) -> object:
+    """JSON; also with a lone surrogate or a NaN in it, for then one event is at fault and not its message."""
+    try:
+        return orjson.loads(text)
+    except orjson.JSONDecodeError:
+        return json.loads(text)
 
 
 def _write_json(value: object) -> str:
