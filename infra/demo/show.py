@@ -161,4 +161,5 @@ def _show(console: Console, found: Comparison, story: str, ledger: str) -> None:
         console.print(
             "Every conversion that stood was counted once; none that was voided fired; none fired early.",
             style="bold green",
+            soft_wrap=True,
         )

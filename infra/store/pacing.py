@@ -11,7 +11,8 @@ def admit_now(engine: Engine, destination: str, wanted: int, per_second: float) 
     """Draw up to ``wanted`` from the destination's rate, under the lock of its row and by the database's clock."""
     with engine.begin() as connection:
         connection.execute(
-            text("INSERT INTO paces (destination) VALUES (:name) ON CONFLICT DO NOTHING"), {"name": destination}
+            text("INSERT INTO paces (destination) VALUES (:name) ON CONFLICT DO NOTHING"),
+            {"name": destination},
         )
         row = connection.execute(
             text("""
