@@ -7,10 +7,10 @@ from typing import Any
 
 import structlog
 from celery import Celery
-from celery.worker.consumer import Consumer
 
 from infra.store.intake import Refused
 from schemas.problem import Problem
+from workers.consumer import LastingConsumer
 
 log = structlog.get_logger()
 
@@ -20,7 +20,7 @@ Keep = Callable[[str, Refused], object]
 _REMEDY = "Send a Celery task call, protocol 2, as docs/events.md shows it"
 
 
-class KeepingConsumer(Consumer):  # type: ignore[misc]  # Celery has no types
+class KeepingConsumer(LastingConsumer):
     """A Celery consumer that hands every message it cannot use to ``keep`` before it acknowledges it.
 
     A message that cannot be kept either, because the database is away, goes back to the broker.
