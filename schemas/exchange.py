@@ -6,9 +6,12 @@ Everything is bytes where the wire has bytes: evidence is not normalised.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+import re
+from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum
+
+_LINE_END = re.compile(rb"\r?\n")
 
 Headers = tuple[tuple[bytes, bytes], ...]
 """Header fields in wire order, names as sent or received, repeats kept."""
@@ -119,9 +122,30 @@ class Answer:
     hops: tuple[Hop, ...]
     failure: Failure | None = None
     """Set when the attempt as a whole has no final answer (also when a redirect was refused)."""
-    response_headers: Headers = field(default=())
-    """Of the last hop that answered."""
 
     @property
     def last(self) -> Hop | None:
         return self.hops[-1] if self.hops else None
+
+    @property
+    def response_head(self) -> bytes:
+        """Of the last hop that answered; empty when none did."""
+        return next((hop.response_head for hop in reversed(self.hops) if hop.status_code is not None), b"")
+
+    @property
+    def response_headers(self) -> Headers:
+        """Of the last hop that answered."""
+        return header_fields(self.response_head)
+
+
+def header_fields(head: bytes) -> Headers:
+    """The header fields of a response head: in order, repeats kept, white space around values removed."""
+    fields: list[tuple[bytes, bytes]] = []
+    for line in _LINE_END.split(head)[1:]:
+        if line[:1] in (b" ", b"\t") and fields:  # an obsolete folded line goes on with the one before
+            name, value = fields[-1]
+            fields[-1] = (name, value + b" " + line.strip(b" \t"))
+        elif b":" in line:
+            name, _, value = line.partition(b":")
+            fields.append((name, value.strip(b" \t")))
+    return tuple(fields)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import zlib
 from dataclasses import replace
 from datetime import datetime, timedelta
@@ -18,6 +19,7 @@ from schemas.verdict import Verdict, VerdictKind, judge
 from workers.rendering import Account
 from workers.wire import Answered
 
+_RETRY_AFTER = re.compile(rb"\nretry-after", re.IGNORECASE)
 _DECODED_CAP = 65_536
 
 
@@ -173,6 +175,8 @@ def _text(hop: Hop | None) -> str:
 
 
 def _retry_after(answer: Answer, now: datetime) -> timedelta | None:
+    if not _RETRY_AFTER.search(answer.response_head):
+        return None
     for name, value in answer.response_headers:
         if name.lower() == b"retry-after":
             return parse_retry_after(value.decode("latin-1"), now)

@@ -6,7 +6,6 @@ import asyncio
 from dataclasses import replace
 from typing import Protocol
 
-from infra.http.framing import response_headers
 from infra.http.redirects import RedirectRefused, asks_redirect, redirected
 from schemas.exchange import Answer, Failure, FailureKind, FetchLimits, Hop, OutboundRequest
 
@@ -77,6 +76,4 @@ def _failed(hops: list[Hop], hop: Hop, failure: Failure) -> Answer:
 
 
 def _answer(hops: list[Hop], failure: Failure | None = None) -> Answer:
-    answered = next((hop for hop in reversed(hops) if hop.status_code is not None), None)
-    headers = response_headers(answered.response_head) if answered is not None else ()
-    return Answer(tuple(hops), failure, headers)
+    return Answer(tuple(hops), failure)

@@ -5,13 +5,12 @@ from __future__ import annotations
 import re
 
 from infra.http.urls import SplitUrl
-from schemas.exchange import Headers, OutboundRequest
+from schemas.exchange import OutboundRequest
 
 _TOKEN = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+", re.ASCII)
 _NAME = re.compile(rb"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
 _BAD_VALUE = re.compile(rb"[\x00-\x08\x0a-\x1f\x7f]")
 _LENGTH_EXPECTED = frozenset({"POST", "PUT", "PATCH"})
-_HEAD_SECTION = re.compile(rb"\r?\n")
 
 
 class BadRequestHeadError(ValueError):
@@ -47,16 +46,3 @@ def request_head(request: OutboundRequest, url: SplitUrl) -> bytes:
         lines.append(b"Content-Length: %d" % len(request.body))
     lines.append(b"")
     return b"\r\n".join(lines)
-
-
-def response_headers(head: bytes) -> Headers:
-    """The header fields of a response head: in order, repeats kept, white space around values removed."""
-    fields: list[tuple[bytes, bytes]] = []
-    for line in _HEAD_SECTION.split(head)[1:]:
-        if line[:1] in (b" ", b"\t") and fields:  # an obsolete folded line goes on with the one before
-            name, value = fields[-1]
-            fields[-1] = (name, value + b" " + line.strip(b" \t"))
-        elif b":" in line:
-            name, _, value = line.partition(b":")
-            fields.append((name, value.strip(b" \t")))
-    return tuple(fields)

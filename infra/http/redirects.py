@@ -9,9 +9,8 @@ from __future__ import annotations
 import re
 from collections.abc import Callable
 
-from infra.http.framing import response_headers
 from infra.http.urls import BadUrlError, split_url
-from schemas.exchange import FailureKind, Headers, Hop, OutboundRequest
+from schemas.exchange import FailureKind, Headers, Hop, OutboundRequest, header_fields
 
 _REDIRECTS = frozenset({301, 302, 303, 307, 308})
 _SCHEME = re.compile(r"[a-z][a-z0-9+.-]*:", re.IGNORECASE | re.ASCII)
@@ -38,7 +37,7 @@ def asks_redirect(hop: Hop) -> bool:
 
 
 def _location(hop: Hop) -> bytes | None:
-    fields = response_headers(hop.response_head)
+    fields = header_fields(hop.response_head)
     return next((value for name, value in fields if name.lower() == b"location"), None)
 
 

@@ -32,10 +32,10 @@ from aiohttp.http_exceptions import HttpProcessingError
 from yarl import URL
 
 from infra.http.egress import EgressGuard, EgressRefused, PinningResolver
-from infra.http.framing import BadRequestHeadError, request_head, response_headers
+from infra.http.framing import BadRequestHeadError, request_head
 from infra.http.recorder import Recording, RecordingProtocol, Stage, describe
 from infra.http.urls import BadUrlError, Origin, split_url
-from schemas.exchange import FailureKind, FetchLimits, Hop, OutboundRequest
+from schemas.exchange import FailureKind, FetchLimits, Hop, OutboundRequest, header_fields
 
 CONNECTIONS_MAX = 512
 KEEPALIVE_S = 15.0
@@ -212,7 +212,7 @@ class EvidenceTransport(httpx.AsyncBaseTransport):
         assert hop.status_code is not None
         return httpx.Response(
             hop.status_code,
-            headers=list(response_headers(hop.response_head)),
+            headers=list(header_fields(hop.response_head)),
             stream=httpx.ByteStream(hop.body),
             request=request,
             extensions={"http_version": b"HTTP/1.1", "hop": hop},
