@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from dataclasses import dataclass
+from datetime import datetime
 
 from sqlalchemy import Engine, text
 
@@ -48,13 +49,16 @@ def claim(engine: Engine, *, limit: int, lease_s: float, per_lease: int) -> list
     with engine.begin() as connection:
         token = connection.execute(text("SELECT nextval('lease_tokens')")).scalar_one()
         rows = connection.execute(_CLAIM, {"limit": limit, "token": token, "lease_s": lease_s}).all()
-    by_version: dict[int, list[int]] = defaultdict(list)
+    by_version: dict[int, list[tuple[datetime, int]]] = defaultdict(list)
     for row in sorted(rows, key=lambda row: (row.due_at, row.id)):
-        by_version[row.version_id].append(row.id)
+        by_version[row.version_id].append((row.due_at, row.id))
+    parts = [
+        (due[start], version_id, due[start : start + per_lease])
+        for version_id, due in by_version.items()
+        for start in range(0, len(due), per_lease)
+    ]
     return [
-        Lease(token, version_id, tuple(ids[start : start + per_lease]))
-        for version_id, ids in by_version.items()
-        for start in range(0, len(ids), per_lease)
+        Lease(token, version_id, tuple(number for _, number in part)) for _, version_id, part in sorted(parts)
     ]
 
 
