@@ -31,7 +31,7 @@ from workers.wire import Answered, Wire
 log = structlog.get_logger()
 
 SETTLE_BATCH = 250
-SETTLE_LINGER_S = 0.02
+SETTLE_LINGER_S = 0.08
 """How long the first answer of a batch waits for others: settling in bulk costs a tenth of settling alone."""
 WAIT_FOR_ROOM_S = 0.5
 DEFER_S = 1.0
@@ -108,7 +108,7 @@ class Firing:
             self._clock.observe(gated.now + timedelta(seconds=time.monotonic() - asked))
             return prepare(gated, account)
 
-        gate = store.gate(self._engine, token, postback_ids, self._worker, prepare_one)
+        gate = store.gate(self._engine, token, postback_ids, self._worker, prepare_one, lease_s=self._lease_s)
         now = time.monotonic()
         for prepared in gate.prepared:
             self._in_flight[prepared.gated.attempt_id] = (prepared.gated.postback_id, token, now)
@@ -150,12 +150,18 @@ class Firing:
     def _settle_for_ever(self) -> None:
         while not self._ended:
             self._some_answered.wait()
-            time.sleep(SETTLE_LINGER_S)
+            self._gather()
             self._some_answered.clear()
             while self._answered:
                 self._settle(
                     [self._answered.popleft() for _ in range(min(SETTLE_BATCH, len(self._answered)))]
                 )
+
+    def _gather(self) -> None:
+        """Let a batch come together: what a transaction costs is shared by all that it settles."""
+        end = time.monotonic() + SETTLE_LINGER_S
+        while len(self._answered) < SETTLE_BATCH and time.monotonic() < end and not self._ended:
+            time.sleep(SETTLE_LINGER_S / 4)
 
     def _settle(self, batch: list[Answered]) -> None:
         now = self._clock.now()

@@ -19,12 +19,20 @@ from schemas.lifecycle import State
 from schemas.postback import Gated, LostAttempt, Prepared, SettledAttempt, Stopped
 
 _LOCK_LEASED = text("""
+    SELECT p.id FROM postbacks p
+    WHERE p.id = ANY(:ids) AND p.state = 'leased' AND p.lease_token = :token AND p.release_at <= now()
+    ORDER BY p.id FOR UPDATE""")
+
+# A statement of its own, for it must see what was committed while the lock was waited for: a signal changes the net
+# value under the same locks, and joined to them the value would be as old as the waiting.
+_READ_LEASED = text("""
     SELECT p.id, p.version_id, p.attempts, p.had_unknown, p.first_attempt_at, p.expires_at, c.net_value,
         c.event::text AS event, nextval('attempt_ids') AS attempt_id, now() AS now
     FROM postbacks p JOIN conversions c ON c.id = p.conversion_id
-    WHERE p.id = ANY(:ids) AND p.state = 'leased' AND p.lease_token = :token AND p.release_at <= now()
-    ORDER BY p.id FOR UPDATE OF p""")
+    WHERE p.id = ANY(:ids) ORDER BY p.id""")
 
+# A lease that waited long for a worker is renewed, so that the attempt has most of it ahead. A fresh one is left alone:
+# its end is an indexed column, and the update stays HOT.
 _RECORD_INTENTS = text("""
     WITH r AS (
         SELECT * FROM json_to_recordset(:rows) AS r(id bigint, attempt_id bigint, number smallint, url text)),
@@ -33,7 +41,9 @@ _RECORD_INTENTS = text("""
         SELECT attempt_id, id, number, now(), :worker, url FROM r)
     UPDATE postbacks p
     SET state = 'firing', attempts = r.number, attempt_id = r.attempt_id,
-        first_attempt_at = coalesce(p.first_attempt_at, now())
+        first_attempt_at = coalesce(p.first_attempt_at, now()),
+        due_at = CASE WHEN p.due_at < now() + make_interval(secs => :lease_s * 0.75)
+            THEN now() + make_interval(secs => :lease_s) ELSE p.due_at END
     FROM r WHERE p.id = r.id""")
 
 _STOP = text("""
@@ -101,15 +111,19 @@ def gate(
     postback_ids: Sequence[int],
     worker: str,
     prepare: Callable[[Gated], Prepared | Stopped],
+    *,
+    lease_s: float,
 ) -> Gate:
     """Pass leased postbacks through the fire gate and record the intent of each attempt, in one transaction.
 
     ``prepare`` renders each one or says why it is stopped; it must not touch the database. When this returns,
-    the intents are committed, and only then may a byte leave.
+    the intents are committed and their leases last for at least three quarters of ``lease_s`` more, and only then
+    may a byte leave.
     """
 
     def run(connection: Connection) -> Gate:
-        rows = connection.execute(_LOCK_LEASED, {"ids": list(postback_ids), "token": token}).all()
+        locked = connection.execute(_LOCK_LEASED, {"ids": list(postback_ids), "token": token}).scalars().all()
+        rows = connection.execute(_READ_LEASED, {"ids": list(locked)}).all()
         results = [
             prepare(
                 Gated(
@@ -130,7 +144,7 @@ def gate(
         ]
         prepared = [result for result in results if isinstance(result, Prepared)]
         stopped = [result for result in results if isinstance(result, Stopped)]
-        _record_intents(connection, prepared, worker)
+        _record_intents(connection, prepared, worker, lease_s)
         _stop(connection, stopped)
         return Gate(prepared, stopped, len(postback_ids) - len(rows))
 
@@ -217,7 +231,7 @@ def _event(stored: str) -> ConversionEvent | StoredConversion:
         return event
 
 
-def _record_intents(connection: Connection, prepared: list[Prepared], worker: str) -> None:
+def _record_intents(connection: Connection, prepared: list[Prepared], worker: str, lease_s: float) -> None:
     if prepared:
         rows = [
             {
@@ -228,7 +242,7 @@ def _record_intents(connection: Connection, prepared: list[Prepared], worker: st
             }
             for p in prepared
         ]
-        connection.execute(_RECORD_INTENTS, {"rows": as_json(rows), "worker": worker})
+        connection.execute(_RECORD_INTENTS, {"rows": as_json(rows), "worker": worker, "lease_s": lease_s})
 
 
 def _stop(connection: Connection, stopped: list[Stopped]) -> None:

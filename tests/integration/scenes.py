@@ -141,7 +141,8 @@ class Scene:
                 url = f"{version.contract.network.url}?click={token}"
                 return Prepared(gated, version, OutboundRequest("GET", url), url, token, ())
 
-            prepared += firing.gate(self.engine, lease.token, lease.postback_ids, WORKER, prepare).prepared
+            gate = firing.gate(self.engine, lease.token, lease.postback_ids, WORKER, prepare, lease_s=lease_s)
+            prepared += gate.prepared
         return prepared
 
     def settle(

@@ -26,6 +26,7 @@ from tests.integration.ground import (
     generic_url,
     until,
 )
+from workers.rescuing import rescue
 
 SECRET = "k3y-Long/and+odd=secret"
 XANDR = {"network": "xandr", "settings": {"id": "25619"}}
@@ -171,6 +172,35 @@ def test_a_lease_that_was_taken_back_does_not_pass_the_gate(
     assert releasing.rescue_leased(ground.engine) == 1
     gun.firing.fire(lease.token, lease.version_id, lease.postback_ids)
     assert (ground.postback("e").state, sink.client.counts()["requests"]) == ("held", 0)
+
+
+def test_a_lease_that_is_nearly_over_at_the_gate_is_renewed_there(
+    ground: Ground, gun: Gun, sink: SinkThread
+) -> None:
+    """Its hint waited long in the queue: no rescue calls the attempt lost while it is on the wire."""
+    ground.apply(contract("d", generic_url(sink.url), dedupe="counted_twice"))
+    ground.take(conversion("e"))
+    (lease,) = releasing.claim(ground.engine, limit=10, lease_s=0.0, per_lease=10)
+    sink.client.hold()
+    gun.firing.fire(lease.token, lease.version_id, lease.postback_ids)
+    until(sink.client.held)
+    assert rescue(ground.engine, gun.renderer) == 0
+    sink.client.release()
+    gun.settle()
+    assert ground.postback("e").state == "delivered"
+
+
+def test_a_fresh_lease_keeps_its_end_at_the_gate(ground: Ground, gun: Gun, sink: SinkThread) -> None:
+    """The indexed column stays as it is, so that the update costs no index entry."""
+    ground.apply(contract("d", generic_url(sink.url)))
+    ground.take(conversion("e"))
+    (lease,) = releasing.claim(ground.engine, limit=10, lease_s=gun.lease_s, per_lease=10)
+    ends_at = ground.postback("e").due_at
+    sink.client.hold()
+    gun.firing.fire(lease.token, lease.version_id, lease.postback_ids)
+    until(sink.client.held)
+    assert ground.postback("e").due_at == ends_at
+    sink.client.release()
 
 
 def test_an_instant_that_only_validation_can_read_does_not_block_the_gate(
