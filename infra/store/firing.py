@@ -105,7 +105,7 @@ class Settlement:
     stale: list[SettledAttempt]
 
 
-def gate(
+def gate(  # noqa: PLR0913 — what is claimed, by whom, for how long, and how it is rendered
     engine: Engine,
     token: int,
     postback_ids: Sequence[int],

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from decimal import Decimal
 
-from sqlalchemy import Connection, text
+from sqlalchemy import Connection, Row, text
 
 from infra.db.engine import as_json
 from schemas.event import ConversionEvent, Signal, read_stored
@@ -42,10 +42,11 @@ class _Received:
 
 @dataclass(slots=True)
 class _Done:
-    """What voiding did to the postbacks of one conversion."""
+    """What a change of its standing met among the postbacks of one conversion."""
 
     voided: list[int] = field(default_factory=list)
     wished: list[int] = field(default_factory=list)
+    """On the wire just now."""
     late: list[int] = field(default_factory=list)
 
     def outcome(self, result: Standing, signal: Signal) -> tuple[bool, str]:
@@ -53,7 +54,12 @@ class _Done:
         if note := result.notes.get(signal.event_id):
             return False, note
         if result.void is None:
-            return True, f"net value is now {result.net_value}"
+            parts = [f"net value is now {result.net_value}"]
+            if self.wished:
+                parts.append(f"{_names(self.wished)} was on the wire with the value before")
+            if self.late:
+                parts.append(f"late: {_names(self.late)} had been delivered with the value before")
+            return True, "; ".join(parts)
         parts = []
         if self.voided:
             parts.append(f"voided {_names(self.voided)} as {result.void}")
@@ -78,8 +84,11 @@ def apply(connection: Connection, conversions: Sequence[ConversionEvent], signal
     named = _conversions_named(connection, targets)
     received = _signals_about(connection, (c.order_id for c in named), (c.event_id for c in named))
     results = {c: standing(c.value, c.currency, [s.event for s in received if s.names(c)]) for c in named}
+    changed = [c.id for c, r in results.items() if r.void is not None or r.net_value != c.net_value]
+    locked = _lock_postbacks(connection, changed)
     _set_net_values(connection, results)
-    done = _void(connection, {c.id: result.void for c, result in results.items() if result.void is not None})
+    reasons = {c.id: result.void for c, result in results.items() if result.void is not None}
+    done = _sort_out(locked, _void(connection, reasons))
     _record(connection, received, results, done)
     return sum(len(each.voided) for each in done.values())
 
@@ -135,17 +144,35 @@ def _set_net_values(connection: Connection, results: dict[_Conversion, Standing]
         )
 
 
-def _void(connection: Connection, reasons: dict[int, VoidReason]) -> dict[int, _Done]:
-    """Void what has not been fired. Rows are locked in id order, as the fire gate locks them."""
+def _lock_postbacks(connection: Connection, conversion_ids: list[int]) -> Sequence[Row[tuple[int, int, str]]]:
+    """Their postbacks, locked in id order, as the fire gate locks them.
+
+    Of a signal and the gate one goes first, and the other sees what it did: a void, or the value that is left.
+    """
+    if not conversion_ids:
+        return []
+    query = text(
+        "SELECT id, conversion_id, state FROM postbacks WHERE conversion_id = ANY(:ids) ORDER BY id FOR UPDATE"
+    )
+    return connection.execute(query, {"ids": conversion_ids}).all()
+
+
+def _sort_out(locked: Sequence[Row[tuple[int, int, str]]], voided: set[int]) -> dict[int, _Done]:
     done: dict[int, _Done] = defaultdict(_Done)
+    for row in locked:
+        if row.id in voided:
+            done[row.conversion_id].voided.append(row.id)
+        elif row.state == "firing":
+            done[row.conversion_id].wished.append(row.id)
+        elif row.state == "delivered":
+            done[row.conversion_id].late.append(row.id)
+    return done
+
+
+def _void(connection: Connection, reasons: dict[int, VoidReason]) -> set[int]:
+    """Void what has not been fired, locked before; the ids of what was voided."""
     if not reasons:
-        return done
-    locked = connection.execute(
-        text("""
-        SELECT id, conversion_id, state FROM postbacks
-        WHERE conversion_id = ANY(:ids) ORDER BY id FOR UPDATE"""),
-        {"ids": list(reasons)},
-    ).all()
+        return set()
     rows = as_json([{"id": number, "reason": reason} for number, reason in reasons.items()])
     voided = set(
         connection.execute(
@@ -166,14 +193,7 @@ def _void(connection: Connection, reasons: dict[int, VoidReason]) -> dict[int, _
         {"rows": rows},
     )
     promote_duplicates(connection, sorted(voided))
-    for row in locked:
-        if row.id in voided:
-            done[row.conversion_id].voided.append(row.id)
-        elif row.state == "firing":
-            done[row.conversion_id].wished.append(row.id)
-        elif row.state == "delivered":
-            done[row.conversion_id].late.append(row.id)
-    return done
+    return voided
 
 
 def record_wishes(connection: Connection, settled: dict[int, State]) -> None:
@@ -204,17 +224,28 @@ def _answer_to_wish(number: int, state: State) -> str:
 
 
 def promote_duplicates(connection: Connection, ended: list[int]) -> None:
-    """A duplicate of a postback that will never fire is no duplicate: the earliest one takes its place.
+    """A duplicate of a postback that will not fire any more is no duplicate: the earliest one takes its place.
 
-    ``ended`` were voided or expired. A duplicate whose own conversion is void stays what it is.
+    ``ended`` were voided or expired. A duplicate whose own conversion is void stays what it is: they are locked
+    before one is chosen, for a signal about one of them may be committing just now.
     """
     if not ended:
         return
+    duplicates = connection.execute(
+        text("""
+        SELECT id, duplicate_of, void_reason FROM postbacks
+        WHERE duplicate_of = ANY(:ended) AND state = 'duplicate' ORDER BY id FOR UPDATE"""),
+        {"ended": ended},
+    )
+    heirs: dict[int, int] = {}
+    for row in duplicates:
+        if row.void_reason is None:
+            heirs.setdefault(row.duplicate_of, row.id)
+    if not heirs:
+        return
     connection.execute(
         text("""
-        WITH heir AS (
-            SELECT DISTINCT ON (duplicate_of) id, duplicate_of FROM postbacks
-            WHERE duplicate_of = ANY(:ended) AND state = 'duplicate' AND void_reason IS NULL ORDER BY duplicate_of, id),
+        WITH heir AS (SELECT * FROM json_to_recordset(:heirs) AS heir(id bigint, duplicate_of bigint)),
         moved AS (UPDATE dedupe_keys d SET postback_id = heir.id FROM heir WHERE d.postback_id = heir.duplicate_of),
         others AS (
             UPDATE postbacks p SET duplicate_of = heir.id,
@@ -223,7 +254,7 @@ def promote_duplicates(connection: Connection, ended: list[int]) -> None:
         UPDATE postbacks p SET state = 'held', due_at = p.release_at, duplicate_of = NULL, settled_at = NULL,
             reason = 'took the place of pb_' || heir.duplicate_of || ', which never fires'
         FROM heir WHERE p.id = heir.id"""),
-        {"ended": ended},
+        {"heirs": as_json([{"id": heir, "duplicate_of": first} for first, heir in heirs.items()])},
     )
 
 

@@ -9,10 +9,10 @@ from decimal import Decimal
 from typing import Any
 
 import pytest
-from sqlalchemy import Engine
+from sqlalchemy import Engine, text
 
 from infra.sink import SinkThread
-from infra.store import releasing
+from infra.store import releasing, standings
 from tests.integration.ground import Ground, cleared, contract, conversion, generic_url, signal, until
 
 HOLD = {"kind": "refund", "wait": "1d"}
@@ -253,3 +253,67 @@ def test_refunds_race_releases_and_every_void_holds(ground: Ground, sink: SinkTh
     assert len(credited) + len(voided) == 150
     late = ground.one("SELECT count(*) FROM signals WHERE outcome LIKE '%late: pb_%'")
     assert late == len(credited)
+
+
+def test_a_partial_refund_that_commits_while_the_gate_waits_is_in_what_is_sent(
+    ground: Ground, sink: SinkThread
+) -> None:
+    """The gate finds the postback locked by the signal; what it then renders is what the signal left."""
+    ground.apply(contract("d", generic_url(sink.url)))
+    ground.take(conversion("e"))
+    (lease,) = releasing.claim(ground.engine, limit=10, lease_s=60, per_lease=10)
+    with ground.firing() as gun, ThreadPoolExecutor(1) as threads:
+        with ground.engine.begin() as signals:
+            signals.execute(text("SELECT FROM postbacks FOR UPDATE"))
+            fired = threads.submit(gun.firing.fire, lease.token, lease.version_id, lease.postback_ids)
+            until(lambda: waits_for_a_lock(ground))
+            signals.execute(text("UPDATE conversions SET net_value = 39.90"))
+        fired.result(10)
+        gun.settle()
+    assert sink.client.credits("generic")[0]["value"] == "39.90"
+
+
+def test_a_partial_refund_says_what_had_gone_out_with_the_value_before(
+    ground: Ground, sink: SinkThread
+) -> None:
+    """One while the attempt is on the wire, one after it was delivered: both are findable as having missed it."""
+    ground.apply(contract("d", generic_url(sink.url)))
+    ground.take(conversion("e"))
+    with ground.firing() as gun:
+        sink.client.hold()
+        gun.fire_due()
+        until(sink.client.held)
+        ground.take(signal("refund", "r1", "e", amount="10.00", currency="EUR"))
+        sink.client.release()
+        gun.settle()
+    ground.take(signal("refund", "r2", "e", amount="5.00", currency="EUR"))
+    postback = ground.postback("e").id
+    assert f"net value is now 39.90; pb_{postback} was on the wire" in ground.signal("r1").outcome
+    assert f"net value is now 34.90; late: pb_{postback} had been delivered" in ground.signal("r2").outcome
+
+
+def test_a_duplicate_that_is_being_voided_just_now_takes_no_place(ground: Ground) -> None:
+    """Its refund commits between the look for an heir and the promotion: it is never held again."""
+    same: dict[str, Any] = {"click_ids": {"generic": "t"}, "order_id": "o"}
+    ground.take(conversion("first", **same), conversion("second", **same))
+    first, second = ground.postback("first").id, ground.postback("second").id
+
+    def promote() -> None:
+        with ground.engine.begin() as connection:
+            standings.promote_duplicates(connection, [first])
+
+    with ThreadPoolExecutor(1) as threads:
+        with ground.engine.begin() as signals:
+            void = text("UPDATE postbacks SET void_reason = 'refunded' WHERE id = :id")
+            signals.execute(void, {"id": second})
+            promoted = threads.submit(promote)
+            until(lambda: waits_for_a_lock(ground))
+        promoted.result(10)
+    assert ground.postback("second").state == "duplicate"
+
+
+def waits_for_a_lock(ground: Ground) -> bool:
+    query = """
+        SELECT count(*) FROM pg_stat_activity
+        WHERE datname = current_database() AND wait_event_type = 'Lock'"""
+    return bool(ground.one(query))
