@@ -11,9 +11,7 @@ from alembic.runtime.migration import MigrationContext
 from alembic.script import ScriptDirectory
 from sqlalchemy import Connection, Engine, text
 
-from infra.db.partitions import make_partitions
-
-_LOCK = 0x486F6C64  # "Hold": one key for all that changes the tables
+from infra.db.partitions import TABLES_LOCK, make_partitions
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,7 +44,9 @@ def status(engine: Engine) -> MigrationStatus:
 def migrate(engine: Engine) -> MigrationStatus:
     """Upgrade to the newest revision and make the coming months' partitions. Safe to run again."""
     with engine.begin() as connection:
-        connection.execute(text("SELECT pg_advisory_xact_lock(:key)"), {"key": _LOCK})
+        # A large table takes its time, and so does waiting for another process that migrates it.
+        connection.execute(text("SET LOCAL statement_timeout = 0"))
+        connection.execute(text("SELECT pg_advisory_xact_lock(:key)"), {"key": TABLES_LOCK})
         command.upgrade(_config(connection), "head")
         make_partitions(connection)
     return status(engine)

@@ -2,6 +2,8 @@
 
 from alembic import op
 
+from infra.db.partitions import PARTITIONED, refuse_truncate
+
 revision = "0001"
 down_revision = None
 
@@ -208,8 +210,10 @@ def upgrade() -> None:
             f"CREATE TRIGGER {table}_append_only BEFORE UPDATE OR DELETE ON {table} "
             "FOR EACH ROW EXECUTE FUNCTION refuse_change()"
         )
-    for table in ("intents", "attempts", "hops"):
+    for table in PARTITIONED:
         op.execute(f"CREATE TABLE {table}_rest PARTITION OF {table} DEFAULT")
+    for table in (*APPEND_ONLY, *(f"{table}_rest" for table in PARTITIONED)):
+        refuse_truncate(op.get_bind(), table)
 
 
 def downgrade() -> None:
