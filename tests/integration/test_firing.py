@@ -293,6 +293,17 @@ def test_a_refused_connection_is_certain_and_is_retried(ground: Ground, gun: Gun
     assert not postback.had_unknown
 
 
+def test_a_connection_reset_unread_is_called_certain_only_if_nothing_was_written(
+    ground: Ground, gun: Gun, sink: SinkThread
+) -> None:
+    """The reset may meet the client before or after it wrote: the state follows what the hop knows."""
+    port = sink.client.about()["reset_port"]
+    postback = shoot(ground, gun, generic_url(f"http://127.0.0.1:{port}"), dedupe="counted_twice")
+    certain = ground.attempts("e")[0].rule.endswith("before anything was sent")
+    assert postback.state == ("retrying" if certain else "in_doubt")
+    assert postback.had_unknown != certain
+
+
 @pytest.mark.parametrize(
     ("dedupe", "state"), [("harmless", "retrying"), ("rejected", "retrying"), ("counted_twice", "in_doubt")]
 )
