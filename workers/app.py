@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import threading
-from functools import cached_property
+from datetime import datetime
 
 from celery import Celery
-from sqlalchemy import Engine
 
 from infra import broker
 from infra.clock import DatabaseClock
@@ -22,48 +21,39 @@ LEASE_S = 15.0
 """How long a claim lasts. A working process renews its own well before; a dead one's postbacks are taken back
 this long after its last sign of life."""
 
+CLOCK_KEPT_S = 60.0
+"""Clocks drift apart, and a machine that slept has counted nothing: after this the database is asked again."""
+
 
 class Runtime:
-    """One process's parts, each made when first needed and then kept."""
+    """One process's parts. Nothing connects, and nothing is started, before it is needed."""
 
     def __init__(self, database_url: str, *, lease_s: float = LEASE_S) -> None:
-        self.database_url = database_url
         self.lease_s = lease_s
-        self._lock = threading.RLock()
-        self._started = False
+        self._lock = threading.Lock()
+        self._firing: Firing | None = None
+        self.clock = DatabaseClock()
+        self.engine = open_engine(database_url)
+        self.destinations = Destinations(self.engine)
+        self.renderer = Renderer(self.destinations)
 
-    @cached_property
-    def engine(self) -> Engine:
-        return open_engine(self.database_url)
-
-    @cached_property
-    def destinations(self) -> Destinations:
-        return Destinations(self.engine)
-
-    @cached_property
-    def renderer(self) -> Renderer:
-        return Renderer(self.destinations)
-
-    @cached_property
-    def clock(self) -> DatabaseClock:
-        clock = DatabaseClock()
-        clock.observe(database_now(self.engine))
-        return clock
+    def now(self) -> datetime:
+        """The database's clock."""
+        if self.clock.age_s > CLOCK_KEPT_S:
+            self.clock.observe(database_now(self.engine))
+        return self.clock.now()
 
     @property
     def firing(self) -> Firing:
         with self._lock:
-            self._started = True
+            if self._firing is None:
+                self._firing = Firing(self.engine, self.renderer, lease_s=self.lease_s)
             return self._firing
-
-    @cached_property
-    def _firing(self) -> Firing:
-        return Firing(self.engine, self.renderer, lease_s=self.lease_s)
 
     def close(self) -> None:
         """Let what is on the wire end and be settled, then give the connections back."""
         with self._lock:
-            if self._started:
+            if self._firing is not None:
                 self._firing.close()
         self.engine.dispose()
 

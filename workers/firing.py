@@ -33,8 +33,16 @@ log = structlog.get_logger()
 SETTLE_BATCH = 250
 SETTLE_LINGER_S = 0.08
 """How long the first answer of a batch waits for others: settling in bulk costs a tenth of settling alone."""
+SETTLE_BATCH_BYTES = 2_000_000
+"""Of response bodies: each stands several times in memory while it is written down."""
+UNSETTLED_MAX = 2_000
+"""Answers that may wait to be settled; beyond, the database is behind and nothing more goes out."""
 WAIT_FOR_ROOM_S = 0.5
+"""How long a hint may hold its thread up, unless its lane will have sent the rest within ``NEARLY_DONE_S``."""
+NEARLY_DONE_S = 1.0
 DEFER_S = 1.0
+LONGEST_DEFER_S = 30.0
+"""What finds no room comes back at the pace of its lane, and never later than this: networks recover."""
 _SETTLE_RETRY_S = 1.0
 
 
@@ -69,21 +77,30 @@ class Firing:
         """Pass leased postbacks through the gate and put them on the wire, as many as their lane takes.
 
         Returns once their intents are committed and they are on their way; settling goes on behind. What finds no
-        room is given back without spending an attempt.
+        room soon is given back without spending an attempt: the threads that fire belong to every destination.
         """
         contract = self._renderer.contract(version_id)
         concurrency = contract.destination.limits.concurrency
         rest = self._keep_pace(contract, token, list(postback_ids))
+        began = time.monotonic()
         while rest:
             room = self._wire.wait_for_room(
                 contract.name, concurrency, min(len(rest), concurrency), WAIT_FOR_ROOM_S
             )
-            if room <= 0 or self._closing.is_set():
-                store.give_back(self._engine, token, rest, DEFER_S)
-                log.info("postbacks.deferred", destination=contract.name, count=len(rest))
+            room = min(room, UNSETTLED_MAX - len(self._answered))
+            waited = time.monotonic() - began > WAIT_FOR_ROOM_S
+            slow = waited and len(rest) * self._wire.spacing_s(contract.name) > NEARLY_DONE_S
+            if room <= 0 or slow or self._closing.is_set():
+                self._defer(contract.name, token, rest)
                 return
             batch, rest = rest[:room], rest[room:]
             self._fire_batch(token, version_id, batch)
+
+    def _defer(self, destination: str, token: int, postback_ids: list[int]) -> None:
+        """Give back what finds no room, spread out as its lane could take it."""
+        spacing_s = min(self._wire.spacing_s(destination), LONGEST_DEFER_S / len(postback_ids))
+        store.give_back(self._engine, token, postback_ids, DEFER_S, spacing_s)
+        log.info("postbacks.deferred", destination=destination, count=len(postback_ids))
 
     def _keep_pace(self, contract: Contract, token: int, postback_ids: list[int]) -> list[int]:
         """Those that the destination's rate limit lets go now; the others are given back, spread out in order."""
@@ -153,9 +170,15 @@ class Firing:
             self._gather()
             self._some_answered.clear()
             while self._answered:
-                self._settle(
-                    [self._answered.popleft() for _ in range(min(SETTLE_BATCH, len(self._answered)))]
-                )
+                self._settle(self._next_batch())
+
+    def _next_batch(self) -> list[Answered]:
+        batch: list[Answered] = []
+        size = 0
+        while self._answered and len(batch) < SETTLE_BATCH and size < SETTLE_BATCH_BYTES:
+            batch.append(self._answered.popleft())
+            size += sum(len(hop.body) for hop in batch[-1].answer.hops)
+        return batch
 
     def _gather(self) -> None:
         """Let a batch come together: what a transaction costs is shared by all that it settles."""

@@ -87,6 +87,11 @@ class Wire:
                 self._room_made.wait(min(left, 0.05))
         return room
 
+    def spacing_s(self, name: str) -> float:
+        """Seconds from one answer of the destination's lane to the next, as it is now."""
+        lane = self._lanes[name]
+        return lane.attempt_s / lane.concurrency
+
     def send(self, attempts: Sequence[tuple[Prepared, Account]]) -> None:
         """Put attempts into their lanes, in order. Their intents must be committed."""
         self._loop.call_soon_threadsafe(self._enter, list(attempts))

@@ -26,6 +26,7 @@ from tests.integration.ground import (
     generic_url,
     until,
 )
+from workers.firing import LONGEST_DEFER_S
 from workers.rescuing import rescue
 
 SECRET = "k3y-Long/and+odd=secret"
@@ -448,7 +449,7 @@ def test_a_duplicate_takes_the_place_of_a_first_one_that_expired(
     """The later event of the same click is still young enough, so the conversion is reported by it."""
     rules = {"age_limit": {"wait": "30s", "measured_from": "event"}}
     ground.apply(contract("d", generic_url(sink.url), rules=rules))
-    same = {"order_id": "o", "click_ids": {"generic": "token-1"}}
+    same: dict[str, Any] = {"order_id": "o", "click_ids": {"generic": "token-1"}}
     ground.take(conversion("old", **same))
     ground.take(conversion("young", **same, occurred_at=datetime.now(UTC).isoformat()))
     assert ground.postback("young").state == "duplicate"
@@ -590,3 +591,43 @@ def test_a_slow_destination_does_not_hold_up_another(ground: Ground, sink: SinkT
         ground.run("UPDATE postbacks SET due_at = due_at + interval '1 h' WHERE state = 'held'")
         gun.settle()
     assert ground.one("SELECT max(attempts) FROM postbacks WHERE state = 'held'") == 0
+
+
+def test_a_hint_for_a_slow_lane_gives_its_thread_back_and_its_postbacks_in_order(
+    ground: Ground, sink: SinkThread
+) -> None:
+    """One place and a second an answer: of fifty a few go out, and the rest come back spread over its pace."""
+    ground.apply(contract("d", generic_url(sink.url, "late:1"), limits={"concurrency": 1}))
+    ground.take(*(conversion(f"e{number}") for number in range(50)))
+    with ground.firing() as gun:
+        began = time.monotonic()
+        gun.fire_due()
+        assert time.monotonic() - began < 5
+        deferred = ground.rows("SELECT due_at FROM postbacks WHERE state = 'held' ORDER BY id")
+        ground.run("UPDATE postbacks SET due_at = due_at + interval '1 h' WHERE state = 'held'")
+        gun.settle()
+    assert len(deferred) > 40
+    waits = [(later.due_at - earlier.due_at).total_seconds() for earlier, later in pairwise(deferred)]
+    assert min(waits) > 0.1
+    assert sum(waits) <= LONGEST_DEFER_S
+
+
+def test_answers_with_large_bodies_are_settled_in_small_batches(
+    ground: Ground, sink: SinkThread, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What is written down at a time is bounded in bytes, or fifty bodies of a megabyte would be in memory often."""
+    sizes: list[int] = []
+    settle = store.settle
+
+    def measure(engine: Engine, attempts: Any) -> Any:
+        sizes.append(sum(len(hop.body) for attempt in attempts for hop in attempt.hops))
+        return settle(engine, attempts)
+
+    monkeypatch.setattr(store, "settle", measure)
+    monkeypatch.setattr("workers.firing.SETTLE_BATCH_BYTES", 30_000)
+    ground.apply(contract("d", generic_url(sink.url, "huge:1"), limits={"body_cap": 20_000}))
+    ground.take(*(conversion(f"e{number}") for number in range(10)))
+    with ground.firing() as gun:
+        gun.fire()
+    assert sum(sizes) == 200_000
+    assert max(sizes) <= 40_000

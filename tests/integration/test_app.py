@@ -1,0 +1,24 @@
+"""What a worker process is made of."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+
+import pytest
+
+from infra.store.firing import database_now
+from workers.app import Runtime
+
+
+def test_a_long_lived_process_keeps_to_the_databases_clock(
+    database_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A clock that has gone wrong since it was last compared is set right by the next comparison."""
+    runtime = Runtime(database_url)
+    try:
+        runtime.now()
+        runtime.clock.observe(datetime(2001, 1, 1, tzinfo=UTC))
+        monkeypatch.setattr("workers.app.CLOCK_KEPT_S", 0.0)
+        assert abs((runtime.now() - database_now(runtime.engine)).total_seconds()) < 5
+    finally:
+        runtime.close()
