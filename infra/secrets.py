@@ -30,6 +30,11 @@ def read_secret(ref: SecretRef) -> str:
                 f"{place} cannot be read ({type(error).__name__}). Make it readable as UTF-8"
             ) from None
     value = value.strip()
+    if not value.isprintable():
+        # In a header it would end the header; the guard would then refuse every postback for good.
+        raise SecretError(
+            f"{place} holds a line break or another unprintable character. Leave only the secret in it"
+        )
     if len(value) < SHORTEST_SECRET:
         raise SecretError(
             f"{place} holds {len(value)} characters; under {SHORTEST_SECRET} it cannot be masked safely. Use a longer one"

@@ -20,6 +20,7 @@ from aiohttp.abc import AbstractResolver, ResolveResult
 from infra.http.addresses import judge_address
 from infra.http.urls import Origin
 from schemas.exchange import FetchLimits
+from schemas.network import host_allowed
 
 Lookup = Callable[[str], Awaitable[tuple[str, ...]]]
 """Gives a name's addresses in the resolver's order; raises OSError if there are none."""
@@ -57,19 +58,11 @@ async def system_lookup(host: str) -> tuple[str, ...]:
     return tuple(dict.fromkeys(str(address[0]) for *_, address in found))
 
 
-def _host_is_listed(host: str, allowed: tuple[str, ...]) -> bool:
-    host = host.rstrip(".")
-    return any(
-        host.endswith(pattern[1:]) if pattern.startswith("*.") else host == pattern
-        for pattern in (entry.lower().rstrip(".") for entry in allowed)
-    )
-
-
 def judge_origin(origin: Origin, limits: FetchLimits) -> str | None:
     """Say why the origin itself is refused, whatever it resolves to, or None."""
     if origin.scheme == "http" and not limits.allow_http:
         return "plain http; use https, or set allow_http for this destination"
-    if limits.allowed_hosts and not _host_is_listed(origin.host, limits.allowed_hosts):
+    if limits.allowed_hosts and not host_allowed(origin.host, limits.allowed_hosts):
         return "host is not among the allowed hosts; add it to allowed_hosts if it is the network's"
     return None
 
