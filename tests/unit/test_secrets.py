@@ -39,5 +39,5 @@ def test_a_secret_that_could_not_be_sent_or_masked_is_named_by_its_place_only(
 def test_a_variable_that_is_not_set_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     """With what to do about it."""
     monkeypatch.delenv("HF_TEST_KEY", raising=False)
-    with pytest.raises(SecretError, match="HF_TEST_KEY is not set. Set it where the workers run"):
+    with pytest.raises(SecretError, match=r"HF_TEST_KEY is not set\. Set it where the workers run"):
         read_secret(SecretRef(env="HF_TEST_KEY"))
