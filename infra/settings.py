@@ -14,6 +14,11 @@ from pydantic_settings import BaseSettings, SettingsConfigDict
 
 PREFIX: Final = "HOLDFIRE_"
 
+_CLONE: Final = Path(__file__).resolve().parents[1]
+# The data belongs to the installation and not to the working folder: a producer started elsewhere on this machine must
+# reach the broker whose worker `holdfire up` runs, and not quietly start one that nobody reads.
+_DATA_DIR: Final = (_CLONE if (_CLONE / "pyproject.toml").is_file() else Path()) / ".holdfire"
+
 # SQLAlchemy 2.1 reads a plain postgresql:// as psycopg 3; Holdfire speaks psycopg2, so it says so.
 _POSTGRES_DIALECTS: Final = frozenset(
     {"postgres", "postgresql", "postgresql+psycopg", "postgresql+psycopg2"},
@@ -86,7 +91,7 @@ class Settings(BaseSettings):
     config: Path = Field(default=Path("holdfire.toml"), validate_default=True)
     database_url: str | None = Field(default=None, repr=False)
     broker_url: str | None = Field(default=None, repr=False)
-    data_dir: Path = Field(default=Path(".holdfire"), validate_default=True)
+    data_dir: Path = Field(default=_DATA_DIR, validate_default=True)
     log_format: Literal["auto", "console", "json"] = "auto"
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL"] = "INFO"
 

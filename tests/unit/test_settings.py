@@ -14,10 +14,11 @@ def _bare_environment(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.chdir(tmp_path)
 
 
-def test_defaults_lie_in_the_working_folder(tmp_path: Path) -> None:
-    """Without a variable, the configuration and the data are in the working folder, as absolute paths."""
+def test_a_program_in_another_folder_finds_the_same_data(tmp_path: Path) -> None:
+    """Without a variable, the configuration is in the working folder, but the data is wherever Holdfire lies."""
     settings = load_settings()
-    assert (settings.config, settings.data_dir) == (tmp_path / "holdfire.toml", tmp_path / ".holdfire")
+    clone = Path(__file__).resolve().parents[2]
+    assert (settings.config, settings.data_dir) == (tmp_path / "holdfire.toml", clone / ".holdfire")
     assert (settings.database_url, settings.broker_url) == (None, None)
     assert (settings.log_format, settings.log_level) == ("auto", "INFO")
 
