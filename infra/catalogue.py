@@ -16,21 +16,33 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from schemas.destination import Contract, Destination, check, join
-from schemas.network import Network, read_network
-from schemas.problem import Problem
+from schemas.backoff import RetryPolicy
+from schemas.destination import (
+    BearerAuth,
+    ClientCredentialsAuth,
+    Contract,
+    Destination,
+    HeaderAuth,
+    Limits,
+    Rules,
+    check,
+    join,
+)
+from schemas.hold import HoldPolicy
+from schemas.network import Network, QueryParameter, read_network
+from schemas.problem import GENERAL_REMEDIES, Problem, plain_reason
 
 _REMEDIES = {
     "missing": "Add it",
-    "string_type": "Put it in quotes",
     "tuple_type": 'Write it as a list, such as ["purchase"]',
     "model_type": "Write it as a table, { key = value }",
     "extra_forbidden": "Remove it, or correct its spelling",
-    "literal_error": "Use one of the values it names",
     "string_pattern_mismatch": "Use letters, digits, '.', '_' and '-'",
     "union_tag_invalid": 'Use kind = "header", "bearer" or "client_credentials"',
     "union_tag_not_found": 'Add kind = "header", "bearer" or "client_credentials"',
     "secret_ref": "Name the environment variable or the file, not the secret itself",
+    "hold_without_wait": "Add wait",
+    "wait_without_hold": 'Remove wait, or use kind = "refund"',
     "duration_shape": 'Write it like "30s", "15m", "6h" or "14d"',
 }
 
@@ -151,7 +163,7 @@ def _contract(name: str, table: object, problems: list[Problem]) -> Contract | N
 def flatten(error: ValidationError, where: str = "") -> list[Problem]:
     """Pydantic's faults as problems, each with the dotted path of its key below ``where``."""
     problems = {}
-    for fault in error.errors(include_url=False, include_context=False):
+    for fault in error.errors(include_url=False):
         path = ["SecretRef" if "SecretRef" in str(part) else str(part) for part in fault["loc"]]
         # A union's member is named in the path by its class or tag, which is no key of the file; and of a
         # setting, which is a text or a secret, only the complaint of the kind that was written helps.
@@ -160,10 +172,21 @@ def flatten(error: ValidationError, where: str = "") -> list[Problem]:
         place = ".".join(
             [*([where] if where else []), *(part for part in path if part not in _UNION_MEMBERS)]
         )
-        remedy = _REMEDIES.get(fault["type"], "Correct it as the message says")
-        problems[place, fault["type"]] = Problem(fault["type"], place or "file", fault["msg"], remedy)
+        code = fault["type"]
+        remedy = _REMEDIES.get(code) or GENERAL_REMEDIES.get(code, "See docs/configuration.md")
+        if code == "extra_forbidden":
+            remedy = _did_you_mean(path[-1], _KEYS) or remedy
+        reason = plain_reason(code, fault["msg"], fault["input"], fault.get("ctx", {}))
+        problems[place, code] = Problem(code, place or "file", reason, remedy)
     return list(problems.values())
 
+
+_TABLES = (
+    *(Destination, HoldPolicy, RetryPolicy, Limits, Rules, QueryParameter),
+    *(HeaderAuth, BearerAuth, ClientCredentialsAuth),
+)
+_KEYS = sorted({key for table in _TABLES for key in table.model_fields})
+"""Every key a destination's tables may have: what a misspelt one is compared with."""
 
 _UNION_MEMBERS = ("str", "SecretRef", "header", "bearer", "client_credentials")
 

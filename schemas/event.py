@@ -27,7 +27,7 @@ from pydantic import (
 from pydantic_core import PydanticCustomError
 
 from schemas.money import MAX_DECIMAL_PLACES, MAX_INTEGER_DIGITS, MINOR_DIGITS, plain, precision
-from schemas.problem import InvalidInputError, Problem
+from schemas.problem import GENERAL_REMEDIES, InvalidInputError, Problem, plain_reason
 
 ENVELOPE_VERSION = 1
 MAX_EVENTS_PER_MESSAGE = 500
@@ -299,8 +299,9 @@ def _problems(error: ValidationError) -> list[Problem]:
         code = fault["type"]
         # A rule over several fields has no place of its own and says in its context which field it means.
         where = ".".join(str(part) for part in fault["loc"]) or fault.get("ctx", {}).get("name", "order_id")
-        remedy = _REMEDIES.get(code, "See the event envelope in docs/events.md")
-        problems.append(Problem(code, where, fault["msg"], remedy))
+        remedy = _REMEDIES.get(code) or GENERAL_REMEDIES.get(code, "See the event envelope in docs/events.md")
+        reason = plain_reason(code, fault["msg"], fault["input"], fault.get("ctx", {}))
+        problems.append(Problem(code, where, reason, remedy))
     return problems
 
 

@@ -156,3 +156,23 @@ def test_a_file_that_is_no_text_is_refused_as_such(tmp_path: Path) -> None:
     for path in (tmp_path, tmp_path / "latin1.toml"):
         with pytest.raises(ConfigError, match="UTF-8"):
             load_config(path)
+
+
+@pytest.mark.parametrize(
+    ("line", "said"),
+    [
+        ("typo = 1", "typo: is not known. Remove it"),
+        ("limits = { concurency = 20 }", "concurency: is not known. Did you mean concurrency?"),
+        ("limits = { per_second = -1 }", "per_second: is -1, but must be more than 0. Raise it"),
+        ('limits = { deadline = "5m" }', "deadline: is 5m, but must be at most 2m. Lower it"),
+        ('limits = { connect = "0s" }', "connect: is 0s, but must be more than 0s. Raise it"),
+        ("retry = { attempts = 0 }", "attempts: is 0, but must be at least 1. Raise it"),
+        ('hold = { kind = "none", wait = "1d" }', "Remove wait, or use kind"),
+        ("event_names = { purchase = 1 }", "purchase: must be a text. Put it in quotes"),
+        ('protocol = "both"', "protocol: must be 'transaction' or 'partner'. Use one of these"),
+    ],
+)
+def test_a_fault_is_told_in_the_words_of_the_file(tmp_path: Path, line: str, said: str) -> None:
+    """What is wrong and what to do, and nothing of the library that found it."""
+    (problem,) = _problems(tmp_path, f"{SHORT}{line}\n")
+    assert said in str(problem)

@@ -230,3 +230,21 @@ def test_the_json_schema_names_every_type_of_event() -> None:
         "credit_check",
         "cancel",
     }
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ({"foo": 1}, "foo: is not known. Remove it"),
+        ({"event_id": ""}, "event_id: is empty. Fill it in"),
+        ({"name": "x" * 101}, "name: has more than 100 characters. Shorten it"),
+        ({"sequence": -1}, "sequence: is -1, but must be at least 0. Raise it"),
+        ({"sequence": "x"}, "sequence: must be a whole number."),
+        ({"params": {"a": 1}}, "params.a: must be a text. Put it in quotes"),
+        ({"occurred_at": "2026-11-20T10:00:00"}, "occurred_at: has no UTC offset. Add"),
+    ],
+)
+def test_a_fault_is_told_in_plain_words(change: dict[str, Any], said: str) -> None:
+    """Field, reason and remedy, none of them the validation library's."""
+    (problem,) = _problems({**PURCHASE, **change})
+    assert str(problem).startswith(said)
