@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import sys
 from importlib import import_module
@@ -12,6 +13,7 @@ from typer.core import TyperCommand, TyperGroup
 
 ROOMS = ("schemas", "infra", "producers", "workers", "investigations")
 DEBUG_VARIABLE = "HOLDFIRE_DEBUG"
+_DISK = (errno.ENOSPC, errno.EDQUOT)
 
 
 class Entry(NamedTuple):
@@ -103,6 +105,8 @@ def plain_words(error: Exception) -> str | None:
     """
     if type(error).__module__.partition(".")[0] in ROOMS:
         return str(error)
+    if isinstance(error, OSError) and error.errno in _DISK:
+        return f"{error.strerror}: what was being written is cut short; make room and run it again"
     if "sqlalchemy.exc" not in sys.modules:
         return None
     from sqlalchemy.exc import OperationalError, ProgrammingError  # noqa: PLC0415 — only once a room imported it

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import re
@@ -290,3 +291,11 @@ def test_the_example_for_backend_engineers_runs_as_it_stands(
     monkeypatch.setenv("HOLDFIRE_BROKER_URL", broker_url)
     exec(compile(example, "README.md", "exec"), {})
     assert depth(celery_app(broker_url), EVENTS) == 1
+
+
+def test_a_full_disk_is_told_in_a_sentence() -> None:
+    """What could not be written, and what to do; no traceback."""
+    said = holdfire.plain_words(OSError(errno.ENOSPC, "No space left on device"))
+    assert said is not None
+    assert said.startswith("No space left on device: ")
+    assert holdfire.plain_words(OSError(errno.EPERM, "Operation not permitted")) is None
