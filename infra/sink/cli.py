@@ -26,7 +26,9 @@ def register(app: typer.Typer) -> None:
 
 def sink(  # noqa: PLR0913, PLR0917 — a command's options are its parameters
     host: Annotated[str, typer.Option(help="Address to listen on.")] = "127.0.0.1",
-    port: Annotated[int, typer.Option(help="Port to listen on; 0 takes a free one.")] = 8900,
+    port: Annotated[
+        int, typer.Option(min=0, max=65535, help="Port to listen on; 0 takes a free one.")
+    ] = 8900,
     record: Annotated[Path | None, typer.Option(help="Append every request to this NDJSON file.")] = None,
     behave: Annotated[
         list[str] | None,
@@ -46,7 +48,7 @@ def sink(  # noqa: PLR0913, PLR0917 — a command's options are its parameters
     port_file: Annotated[Path | None, typer.Option(help="Write the port here once the sink listens.")] = None,
     tls_cert: Annotated[Path | None, typer.Option(help="PEM certificate; also listens with TLS.")] = None,
     tls_key: Annotated[Path | None, typer.Option(help="PEM key of the certificate.")] = None,
-    tls_port: Annotated[int, typer.Option(help="Port for TLS; 0 takes a free one.")] = 0,
+    tls_port: Annotated[int, typer.Option(min=0, max=65535, help="Port for TLS; 0 takes a free one.")] = 0,
 ) -> None:
     """Receive postbacks as the ad networks would, count what they would credit, or answer badly.
 
