@@ -198,19 +198,28 @@ def _void(connection: Connection, reasons: dict[int, VoidReason]) -> set[int]:
 
 def record_wishes(connection: Connection, settled: dict[int, State]) -> None:
     """Say in the signals that came while these postbacks were on the wire what became of them."""
-    rows = [
-        {"wish": _wish(number), "outcome": _answer_to_wish(number, state)}
-        for number, state in settled.items()
-    ]
-    if rows:
-        connection.execute(
-            text("""
-            UPDATE signals s SET outcome = replace(s.outcome, r.wish, r.outcome)
-            FROM json_to_recordset(:rows) AS r(wish text, outcome text), postbacks p, conversions c
-            WHERE p.id = ANY(:ids) AND c.id = p.conversion_id AND position(r.wish IN s.outcome) > 0
-                AND (s.order_id = c.order_id OR s.conversion_event_id = c.event_id)"""),
-            {"rows": as_json(rows), "ids": list(settled)},
-        )
+    if not settled:
+        return
+    signals = connection.execute(
+        text("""
+        SELECT id, outcome FROM signals WHERE id = ANY(ARRAY(
+            SELECT s.id FROM postbacks p JOIN conversions c ON c.id = p.conversion_id
+                JOIN signals s ON s.order_id = c.order_id OR s.conversion_event_id = c.event_id
+            WHERE p.id = ANY(:ids))) ORDER BY id FOR UPDATE"""),
+        {"ids": list(settled)},
+    ).all()
+    rows = []
+    for signal in signals:  # one signal may have met several of them
+        outcome = signal.outcome
+        for number, state in settled.items():
+            outcome = outcome.replace(_wish(number), _answer_to_wish(number, state))
+        rows.append({"id": signal.id, "outcome": outcome})
+    connection.execute(
+        text("""
+        UPDATE signals s SET outcome = r.outcome
+        FROM json_to_recordset(:rows) AS r(id bigint, outcome text) WHERE s.id = r.id"""),
+        {"rows": as_json(rows)},
+    )
 
 
 def _wish(number: int) -> str:

@@ -208,6 +208,23 @@ def test_a_refund_during_an_attempt_that_succeeds_is_late_and_says_so(
     assert f"late: pb_{postback.id} was on the wire and was delivered" in ground.signal("r").outcome
 
 
+def test_a_refund_that_met_two_attempts_on_the_wire_says_what_became_of_both(
+    ground: Ground, sink: SinkThread
+) -> None:
+    """One order at two destinations; both answers come in one batch."""
+    ground.apply(*(contract(name, generic_url(sink.url, "status:500")) for name in ("one", "two")))
+    ground.take(conversion("e"))
+    with ground.firing() as gun:
+        sink.client.hold()
+        gun.fire_due()
+        until(lambda: len(sink.client.held()) == 2)
+        ground.take(signal("refund", "r", "e"))
+        sink.client.release()
+        gun.settle()
+    assert ground.signal("r").outcome.count("was on the wire and is voided") == 2
+    assert "will be made" not in ground.signal("r").outcome
+
+
 def test_a_refund_after_delivery_is_late_and_changes_no_state(ground: Ground, sink: SinkThread) -> None:
     """It is recorded with the postback it came too late for."""
     ground.apply(contract("d", generic_url(sink.url)))
