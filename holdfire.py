@@ -30,7 +30,7 @@ MENU: dict[str, Entry] = {
     "up": Entry("workers.cli", _RUN, "Run everything and stay up."),
     "work": Entry("workers.cli", _RUN, "Run one worker process: intake, release passes and firing."),
     "clock": Entry("workers.cli", _RUN, "Run one clock: ticks for releasing, rescuing and housekeeping."),
-    "release": Entry("workers.cli", _RUN, "Run one release pass now."),
+    "release": Entry("workers.cli", _RUN, "Release all that is due now."),
     "enqueue": Entry("producers.cli", _SEND, "Send a file of events, and see to it that they are committed."),
     "migrate": Entry("infra.db.cli", _SET_UP, "Bring the database's tables to this version."),
     "destinations": Entry(

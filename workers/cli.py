@@ -38,9 +38,7 @@ def register(app: typer.Typer) -> None:
 
 
 def work(
-    queues: Annotated[
-        str, typer.Option(help="Queues to serve, comma-separated; all of Holdfire's by default.")
-    ] = ",".join(broker.QUEUES),
+    queues: Annotated[str, typer.Option(help="Queues to serve, comma-separated.")] = ",".join(broker.QUEUES),
     lease: Annotated[float, typer.Option(help="Seconds a claim lasts without a sign of life.")] = LEASE_S,
     threads: Annotated[int, typer.Option(help="Tasks at a time.")] = THREADS,
 ) -> None:
@@ -84,15 +82,28 @@ def clock() -> None:
         urls.release()
 
 
-def release() -> None:
-    """Run one release pass now, for those whose own scheduler drives the releases. Safe side by side."""
-    from workers.releasing import release_due  # noqa: PLC0415 — the commands start fast
+def release(
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only say how much is due.")] = False,
+) -> None:
+    """Release all that is due now, for those whose own scheduler drives the releases. Safe side by side.
+
+    First takes back what dead workers held. Exits 1 if something stays due because no worker takes it.
+    """
+    from infra.store.releasing import backlog  # noqa: PLC0415 — the commands start fast
+    from workers.releasing import release_all  # noqa: PLC0415 — the commands start fast
+    from workers.rescuing import rescue  # noqa: PLC0415 — the commands start fast
     from workers.tasks import hint  # noqa: PLC0415 — the commands start fast
 
     _, urls = _open()
     app, runtime = create_app(urls.database_url, urls.broker_url)
     try:
-        count = release_due(
+        if dry_run:
+            due = backlog(runtime.engine)
+            oldest = f", the oldest for {due.oldest_s:.0f} s" if due.due else ""
+            typer.echo(f"Due: {due.due}{oldest}. Nothing was released.")
+            return
+        rescue(runtime.engine, runtime.renderer)
+        released = release_all(
             runtime.engine,
             hints_waiting=lambda: broker.depth(app, broker.FIRE),
             hint=lambda lease: hint(app, lease),
@@ -100,12 +111,15 @@ def release() -> None:
         )
     finally:
         _close(runtime, urls)
-    typer.echo(f"{count} postbacks released")
+    typer.echo(f"Released {released.count}.")
+    if released.left:
+        typer.echo(f"Still due: {released.left}; nobody takes the hints. Start `holdfire work`.", err=True)
+        raise typer.Exit(1)
 
 
 def up(
     workers: Annotated[int, typer.Option(min=1, max=64, help="Worker processes.")] = 2,
-    lease: Annotated[float | None, typer.Option(help="Seconds a claim lasts without a sign of life.")] = None,
+    lease: Annotated[float, typer.Option(help="Seconds a claim lasts without a sign of life.")] = LEASE_S,
 ) -> None:
     """Run everything and stay up: engines, tables, destinations, the clock and the workers. Ctrl-C ends it."""
     from infra.db.migrate import migrate  # noqa: PLC0415 — 12 MB that no worker needs
@@ -117,15 +131,20 @@ def up(
         migrate(engine)
         _apply_config(settings, engine)
         engine.dispose()
+        where = "" if urls.engines is None else f" Its data is in {settings.data_dir}."
         Supervisor(children(workers, lease)).run(
-            lambda: typer.echo("Holdfire is up. Ctrl-C ends it.", err=True)
+            lambda: typer.echo(f"Holdfire is up.{where} Ctrl-C ends it.", err=True)
         )
     typer.echo("Holdfire has ended; what is held goes on when it is up again.", err=True)
 
 
 def _apply_config(settings: Settings, engine: Engine) -> None:
     if not settings.config.exists():
-        typer.echo(f"No {settings.config}: nothing is routed until destinations are applied.", err=True)
+        typer.echo(
+            f"No {settings.config}: only what was applied before is routed to. "
+            "Write one as docs/configuration.md shows, then run `holdfire destinations apply`.",
+            err=True,
+        )
         return
     loaded = load_config(settings.config)
     for warning in loaded.warnings:

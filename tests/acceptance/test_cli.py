@@ -9,6 +9,7 @@ import re
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
@@ -17,6 +18,8 @@ from sqlalchemy import Engine, text
 import holdfire
 from infra.broker import EVENTS, celery_app, depth
 from infra.sink.thread import SinkThread
+from infra.store.destinations import Destinations
+from workers.intake import take_message
 
 Run = Callable[..., subprocess.CompletedProcess[str]]
 
@@ -275,6 +278,19 @@ def test_the_doctor_sees_what_nobody_takes_up(run: Run, engine: Engine) -> None:
     assert "holdfire up" in findings["overdue postbacks"]["remedy"]
 
 
+def test_the_doctor_says_that_conversions_go_nowhere(run: Run, engine: Engine) -> None:
+    """Committed but routed to no destination: nobody else would say so."""
+    with engine.begin() as connection:
+        connection.execute(
+            text("""
+            INSERT INTO conversions (source, event_id, name, click_ids, occurred_at, routed, unrouted_reason, event)
+            VALUES ('s', 'nowhere', 'n', '{}', now(), 0, 'no destination takes it', '{}')""")
+        )
+    findings = {one["about"]: one for one in json.loads(run("doctor", "--json").stdout)["findings"]}
+    assert findings["unrouted conversions"]["level"] == "warn"
+    assert "find --unrouted" in findings["unrouted conversions"]["remedy"]
+
+
 def test_migrate_says_what_it_did(run: Run) -> None:
     """On tables of this version there is nothing to do."""
     answered = run("migrate")
@@ -299,3 +315,28 @@ def test_a_full_disk_is_told_in_a_sentence() -> None:
     assert said is not None
     assert said.startswith("No space left on device: ")
     assert holdfire.plain_words(OSError(errno.EPERM, "Operation not permitted")) is None
+
+
+def test_release_says_what_is_due_and_what_it_released(run: Run, engine: Engine) -> None:
+    """A dry run changes nothing; the run itself hands everything due to the workers and takes back what dead ones held."""
+    event = {
+        "version": 1,
+        "type": "conversion",
+        "event_id": "due:1",
+        "source": "crm",
+        "name": "signup",
+        "occurred_at": "2026-11-01T10:00:00Z",
+        "click_ids": {"generic": "token-due-1"},
+    }
+    assert run("migrate").returncode == 0
+    assert run("destinations", "apply", "--yes").returncode == 0
+    versions = Destinations(engine)
+    take_message(engine, versions, "message-due", [event], datetime.now(UTC))
+    dry = run("release", "--dry-run")
+    assert dry.stdout.startswith("Due: 1, the oldest for")
+    real = run("release")
+    assert (real.returncode, real.stdout) == (0, "Released 1.\n")
+    assert run("release", "--dry-run").stdout == "Due: 0. Nothing was released.\n"
+    with engine.begin() as connection:
+        connection.execute(text("UPDATE postbacks SET due_at = now() WHERE state = 'leased'"))
+    assert run("release").stdout == "Released 1.\n"
