@@ -156,6 +156,12 @@ def _plan(event: ConversionEvent, version: DestinationVersion, received_at: date
 
 def unrenderable(contract: Contract, event: ConversionEvent) -> str | None:
     """Why this event can never be rendered for the destination, or None. Secrets are stood in for."""
+    taken = contract.network.currencies
+    if event.value is not None and taken and event.currency not in taken:
+        return (
+            f"cannot be rendered: value is in {event.currency}, but {contract.network.title} takes it in "
+            f"{', '.join(taken)} only. Convert it at the source, or send the event without value"
+        )
     stand_ins = {
         place: "secret" for place in contract.destination.secret_refs() if place.startswith("settings.")
     }

@@ -235,6 +235,7 @@ def check(contract: Contract) -> Findings:
     _check_body(contract, where, findings)
     _check_url(contract, where, findings)
     _check_age(contract, where, findings)
+    _check_dedupe_window(contract, where, findings)
     if contract.destination.rules is not None and not contract.network.open_rules:
         findings.problems.append(
             Problem(
@@ -452,3 +453,18 @@ def _check_age(contract: Contract, where: str, findings: Findings) -> None:
                 "Shorten the wait or retry.horizon",
             )
         )
+
+
+def _check_dedupe_window(contract: Contract, where: str, findings: Findings) -> None:
+    """A repeat counts once only while the network remembers the first."""
+    window, horizon = contract.network.dedupe_window, contract.retry.horizon
+    if window is None or contract.dedupe is Dedupe.COUNTED_TWICE or horizon < window:
+        return
+    findings.problems.append(
+        Problem(
+            "dedupe_window",
+            f"{where}.retry.horizon",
+            f"{show(horizon)} is too long: {contract.network.title} counts a repeat again after {show(window)}",
+            f'Make it shorter than {show(window)}, or set dedupe = "counted_twice"',
+        )
+    )

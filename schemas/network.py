@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from datetime import timedelta
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
 from pydantic_core import PydanticCustomError
 
 from schemas.backoff import RetryPolicy
 from schemas.durations import Duration
+from schemas.event import CurrencyCode
 from schemas.macros import Parameter, Template
 from schemas.verdict import AnswerRules, Dedupe, regular_expression
 
@@ -88,6 +89,9 @@ class Network(_Data):
     title: str
     docs: str
     confidence: Literal["exact", "secondary", "unverified"] = "exact"
+    """Where the rules are from: the vendor's page, a secondary page or public code, or memory."""
+    unverified: tuple[str, ...] = ()
+    """Rules that no page was found for, by their dotted place: ``answer``, ``parameters.sum``, ``settings.url``."""
     protocols: tuple[Literal["transaction", "partner"], ...] = ("transaction",)
     """What attributes a conversion: the click's token, or the partner's id. The first is the default."""
 
@@ -98,6 +102,8 @@ class Network(_Data):
     body: str = ""
     settings: dict[str, Setting] = Field(default_factory=dict)
 
+    currencies: tuple[CurrencyCode, ...] = ()
+    """Currencies a value may be in, where the network converts none; empty means any."""
     allowed_hosts: tuple[str, ...] = ()
     """Hosts the postback and its redirects may go to, ``*.example.net`` for subdomains; empty means any public one."""
     redirects: Literal["follow", "never"] = "never"
@@ -107,6 +113,8 @@ class Network(_Data):
     dedupe: Dedupe
     dedupe_basis: str
     """Why ``dedupe`` is as it is: the page's words, or that the page is silent and the safe rule was taken."""
+    dedupe_window: Annotated[Duration, Field(gt=timedelta(0))] | None = None
+    """How long the network remembers a conversion; later a second one counts again. None: for ever, or not said."""
     sub_id: bool = False
     """Whether the network tells conversions of one click apart by order id."""
     age_limit: AgeLimit | None = None
@@ -114,6 +122,26 @@ class Network(_Data):
     open_rules: bool = False
     """Whether a destination may set rules of its own (``schemas.destination.Rules``): the generic network."""
     examples: tuple[Example, ...] = ()
+
+    @model_validator(mode="after")
+    def _unverified_rules_exist(self) -> Network:
+        for place in self.unverified:
+            if place not in self._places():
+                raise PydanticCustomError(
+                    "unverified",
+                    "{place} is no rule of this network: write answer, parameters.NAME, settings.NAME or another key",
+                    {"place": repr(place)},
+                )
+        return self
+
+    def _places(self) -> set[str]:
+        """Every rule that can be unverified, by its dotted place."""
+        return {
+            *Network.model_fields,
+            *(f"answer.{name}" for name in AnswerRules.model_fields),
+            *(f"parameters.{parameter.name}" for parameter in self.parameters),
+            *(f"settings.{name}" for name in self.settings),
+        }
 
     def template(
         self, extra: tuple[QueryParameter, ...] = (), headers: Mapping[str, str] | None = None
@@ -139,6 +167,27 @@ def host_allowed(host: str, allowed: tuple[str, ...]) -> bool:
         host == name.lower() or (name.startswith("*.") and host.endswith(name[1:].lower()))
         for name in allowed
     )
+
+
+def catalogue_table(networks: Iterable[Network]) -> str:
+    """The networks as a Markdown table for ``docs/networks.md``; optional settings in brackets."""
+    rows = [
+        "| network | title | confidence | unverified | needs | a second postback |",
+        "|---|---|---|---|---|---|",
+    ]
+    for network in networks:
+        unverified = ", ".join(f"`{place}`" for place in network.unverified) or "none"
+        needs = ", ".join(_need(name, setting) for name, setting in network.settings.items())
+        rows.append(
+            f"| [`{network.slug}`](../schemas/networks/{network.slug}.md) | {network.title} | {network.confidence} "
+            f"| {unverified} | {needs} | {network.dedupe.replace('_', ' ')} |"
+        )
+    return "\n".join(rows)
+
+
+def _need(name: str, setting: Setting) -> str:
+    text = f"`{name}`" + (" (secret)" if setting.secret else "")
+    return text if setting.required and setting.default is None else f"[{text}]"
 
 
 def read_network(data: dict[str, Any]) -> Network:

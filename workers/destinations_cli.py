@@ -129,8 +129,12 @@ def render(  # noqa: PLR0913, PLR0917 — a command's options are its parameters
     version = _version(destination, config, applied=applied)
     prepared, account = trying.prepare(version, _event(version.contract, event, example=example))
     shown = trying.show(prepared, account)
+    network = version.contract.network
     if as_json:
-        page.print_json({"destination": destination, "version": version.number or None, **asdict(shown)})
+        known = {"confidence": network.confidence, "unverified": network.unverified}
+        page.print_json(
+            {"destination": destination, "version": version.number or None, **known, **asdict(shown)}
+        )
         return
     typer.echo(f"{shown.method} {shown.url}")
     for name, value in shown.headers:
@@ -139,6 +143,8 @@ def render(  # noqa: PLR0913, PLR0917 — a command's options are its parameters
         typer.echo(f"\n{shown.body}")
     for note in shown.notes:
         typer.echo(f"note: {note}", err=True)
+    if network.unverified:
+        typer.echo(f"note: unverified for {network.title}: {', '.join(network.unverified)}", err=True)
 
 
 @commands.command("try")

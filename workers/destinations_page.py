@@ -47,8 +47,18 @@ def print_changes(changes: list[Change]) -> None:
         )
 
 
-NETWORK_COLUMNS = ("slug", "title", "confidence", "protocols", "dedupe", "docs")
-DESTINATION_COLUMNS = ("name", "version", "network", "confidence", "events", "hold", "dedupe", "waiting")
+NETWORK_COLUMNS = ("slug", "title", "confidence", "unverified", "protocols", "dedupe", "docs")
+DESTINATION_COLUMNS = (
+    "name",
+    "version",
+    "network",
+    "confidence",
+    "unverified",
+    "events",
+    "hold",
+    "dedupe",
+    "waiting",
+)
 
 
 def row(version: DestinationVersion, waiting: dict[str, int]) -> dict[str, Any]:
@@ -59,6 +69,7 @@ def row(version: DestinationVersion, waiting: dict[str, int]) -> dict[str, Any]:
         "version": version.number,
         "network": contract.network.slug,
         "confidence": contract.network.confidence,
+        "unverified": list(contract.network.unverified),
         "events": list(contract.destination.events),
         "protocol": contract.protocol,
         "hold": f"{hold.kind} {duration(hold.wait)} from {hold.measured_from}" if hold.wait else hold.kind,

@@ -8,7 +8,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 from infra.version import VERSION
-from schemas.conversion import takes
+from schemas.conversion import takes, unrenderable
 from schemas.destination import Contract, DestinationVersion
 from schemas.event import ConversionEvent, read_event
 from schemas.postback import Gated, Prepared, SettledAttempt, Stopped
@@ -87,6 +87,8 @@ def read_for(contract: Contract, raw: object, now: datetime) -> ConversionEvent:
 
 def prepare(version: DestinationVersion, event: ConversionEvent) -> tuple[Prepared, Account]:
     """Render one postback as firing would. Raises ``CannotBeSentError``, or ``SecretError`` for a missing secret."""
+    if reason := unrenderable(version.contract, event):  # what intake would say
+        raise CannotBeSentError(f"{version.contract.name}: {reason}")
     renderer = Renderer(_Only(version))
     account = renderer.account(version.id)
     now = datetime.now(UTC)
