@@ -116,8 +116,12 @@ def _standing(engine: Engine) -> list[Finding]:
     if found.rejects_today:
         says = f"{found.rejects_today} events in the last 24 hours could not be taken"
         findings.append(
-            warn("rejects", says, "read the reasons in the table rejects, mend the producer, send again")
+            warn("rejects", says, "read why with `holdfire find --rejects`, mend the producer, send again")
         )
+    if found.unrouted_today:
+        says = f"{found.unrouted_today} of the last 24 hours go to no destination"
+        remedy = "read what would change that with `holdfire find --unrouted`"
+        findings.append(warn("unrouted conversions", says, remedy))
     if found.waiting_signals:
         says = f"{found.waiting_signals} wait for their conversion"
         findings.append(ok("early signals", says))

@@ -32,6 +32,7 @@ class Standstill:
     lost_leases: int
     waiting_signals: int
     rejects_today: int
+    unrouted_today: int
 
 
 def server(engine: Engine) -> Server:
@@ -73,7 +74,9 @@ def standstill(engine: Engine) -> Standstill:
                     AND due_at < now() - interval '1 minute') AS lost_leases,
                 (SELECT count(*) FROM signals WHERE status = 'waiting') AS waiting_signals,
                 (SELECT count(*) FROM rejects WHERE code <> 'duplicate'
-                    AND received_at > now() - interval '1 day') AS rejects_today""")
+                    AND received_at > now() - interval '1 day') AS rejects_today,
+                (SELECT count(*) FROM conversions WHERE unrouted_reason IS NOT NULL
+                    AND received_at > now() - interval '1 day') AS unrouted_today""")
         ).one()
         by_state = {State(state.state): state.postbacks for state in states}
-    return Standstill(by_state, row.lost_leases, row.waiting_signals, row.rejects_today)
+    return Standstill(by_state, row.lost_leases, row.waiting_signals, row.rejects_today, row.unrouted_today)
