@@ -22,6 +22,8 @@ _CHATTY = {
     "celery.worker.strategy": logging.WARNING,
     "celery.app.trace": logging.WARNING,
     "celery.redirected": logging.WARNING,
+    # That it is connected is said by its being ready.
+    "celery.worker.consumer.connection": logging.WARNING,
     # A line per tick, four a second.
     "celery.beat": logging.WARNING,
     "alembic": logging.WARNING,
@@ -103,13 +105,18 @@ def _formatter(*, console: bool, colors: bool) -> structlog.stdlib.ProcessorForm
     render: list[Processor]
     if console:
         plain = structlog.dev.plain_traceback
-        render = [structlog.dev.ConsoleRenderer(colors=colors, exception_formatter=plain)]
+        render = [_only_what_is_said, structlog.dev.ConsoleRenderer(colors=colors, exception_formatter=plain)]
     else:
         render = [structlog.processors.format_exc_info, _as_json]
     return structlog.stdlib.ProcessorFormatter(
         foreign_pre_chain=[*_shared(), structlog.stdlib.ExtraAdder()],
         processors=[structlog.stdlib.ProcessorFormatter.remove_processors_meta, *render],
     )
+
+
+def _only_what_is_said(_logger: WrappedLogger, _method: str, event: EventDict) -> EventDict:
+    """For people: without the fields that say nothing. Programs get them all."""
+    return {key: value for key, value in event.items() if value is not None and value is not False}
 
 
 def _as_json(_logger: WrappedLogger, _method: str, event: EventDict) -> str:

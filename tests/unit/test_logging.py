@@ -44,6 +44,16 @@ def test_own_lines_keep_their_event_name_static_and_their_data_in_fields() -> No
     assert timestamp.endswith("Z")
 
 
+def test_a_person_reads_only_fields_that_say_something() -> None:
+    """In a terminal, what is None or False is left out; a zero is told."""
+    stream = io.StringIO()
+    configure_logging("console", "INFO", stream)
+    structlog.get_logger("workers.firing").info("postback.attempted", hops=0, delay_s=None, stale=False)
+    assert "hops=0" in stream.getvalue()
+    assert "delay_s" not in stream.getvalue()
+    assert "stale" not in stream.getvalue()
+
+
 def test_foreign_lines_come_out_in_the_same_shape() -> None:
     """What a library says through the standard library has the same fields, its text as the event."""
     stream = io.StringIO()
