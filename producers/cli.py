@@ -52,12 +52,19 @@ Wait = Annotated[
         "--wait",
         parser=_duration,
         metavar="DURATION",
-        help="How long to wait for the next event to be committed.",
+        show_default=False,
+        help="How long to wait for the next event to be committed; 60s by default.",
     ),
 ]
 Deadline = Annotated[
     timedelta,
-    typer.Option("--deadline", parser=_duration, metavar="DURATION", help="How long the broker may be away."),
+    typer.Option(
+        "--deadline",
+        parser=_duration,
+        metavar="DURATION",
+        show_default=False,
+        help=f"How long the broker may be away; {DEADLINE_S:.0f}s by default.",
+    ),
 ]
 
 
@@ -73,9 +80,11 @@ def enqueue(  # noqa: PLR0913, PLR0917 — a command's options are its parameter
 ) -> None:
     """Send a file of events, and see to it that they are committed.
 
-    Bad lines are reported and kept in a file; the rest goes in. Ends with 0 if all was committed, with 1 if
-    some lines were rejected, with 2 if some are not known to be committed: those are kept in a file as well,
-    to be enqueued again.
+    Bad lines are reported and kept in a file; the rest goes in.
+
+    Ends with 0 if all was committed, with 1 if some lines were rejected.
+
+    Ends with 2 if some are not known to be committed: a file keeps them, to be enqueued again.
     """
     started = time.monotonic()
     with ExitStack() as stack:
