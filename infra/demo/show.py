@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import shlex
 import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from rich.console import Console
+from rich.padding import Padding
 from rich.table import Table
+from rich.text import Text
 
 from infra.demo import sample
 from infra.demo.comparison import Comparison, compare
@@ -37,7 +40,7 @@ def run(folder: Path, console: Console) -> bool:
         ledger = stage.command("ledger")
         found.faults += _other_faults(stage, expected, ledger.returncode)
         say("settled")
-    _show(console, found, story, ledger.stdout)
+    _show(console, found, story, ledger.stdout, folder / "data")
     return not found.faults
 
 
@@ -127,7 +130,7 @@ def _other_faults(stage: Stage, expected: sample.Sample, ledger_code: int) -> li
     return faults
 
 
-def _show(console: Console, found: Comparison, story: str, ledger: str) -> None:
+def _show(console: Console, found: Comparison, story: str, ledger: str, data: Path) -> None:
     console.rule("one conversion's life: holdfire trail")
     console.print(story, markup=False, highlight=False, soft_wrap=True)
     console.rule("the balance: holdfire ledger")
@@ -154,7 +157,9 @@ def _show(console: Console, found: Comparison, story: str, ledger: str) -> None:
     console.print(table)
     console.print("\nSent again, and why:")
     for (network, why), postbacks in sorted(found.repeats.items()):
-        console.print(f"  {network}: {why}\n    {' '.join(postbacks)}", markup=False, highlight=False)
+        console.print(Padding(Text(f"{network}: {why}"), (0, 0, 0, 2)))
+        console.print(Padding(Text(" ".join(postbacks)), (0, 0, 0, 4)))
+    console.print()
     for fault in found.faults:
         console.print(f"  FAULT: {fault}", style="bold red", markup=False)
     if not found.faults:
@@ -163,3 +168,9 @@ def _show(console: Console, found: Comparison, story: str, ledger: str) -> None:
             style="bold green",
             soft_wrap=True,
         )
+    console.print(
+        f"Ask it yourself: HOLDFIRE_DATA_DIR={shlex.quote(str(data))} holdfire find --since 1h",
+        markup=False,
+        highlight=False,
+        soft_wrap=True,
+    )
