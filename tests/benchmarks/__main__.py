@@ -6,6 +6,7 @@ Read the figures as ratios: the box decides the absolute ones. Each part can be 
 from __future__ import annotations
 
 import argparse
+import itertools
 import os
 import statistics
 from collections.abc import Callable
@@ -16,7 +17,7 @@ import psutil
 
 from infra.embedded import Engines, use_engines
 from tests.benchmarks import holding
-from tests.benchmarks.bare import measure_bare
+from tests.benchmarks.bare import BARE_MODES, measure_bare
 from tests.benchmarks.holdfire import Holdfire
 from tests.benchmarks.intake import HoldfireIntake
 from tests.benchmarks.peers.delay_insert import DelayInsert
@@ -41,7 +42,7 @@ def firing(engines: Engines, rounds: int, scale: float) -> None:
                 )
                 for contestant, n in contestants
             ]  # fmt: skip
-            for mode, workers in (("fetch", 1), ("httpx", 1), ("fetch", 2), ("httpx", 2)):
+            for mode, workers in itertools.product(BARE_MODES, (1, 2)):
                 results.append(measure_bare(mode, int(20_000 * scale), target.url, target.pid, workers))
             results.append(_one_worker(engines, target, metered, int(15_000 * scale)))
             for result in results:
@@ -65,7 +66,7 @@ def _ratios(kept: dict[str, list[Result]]) -> None:
 
     print(f"\nHoldfire / tuned Celery: {ratio('Holdfire', 'tuned Celery')}")
     print(f"Holdfire / PgQueuer: {ratio('Holdfire', 'PgQueuer')}")
-    for mode in ("fetch", "httpx"):
+    for mode in BARE_MODES:
         print(f"Holdfire, 2 workers / bare transport ({mode}), 2 processes: "
               f"{ratio('Holdfire', f'bare transport, {mode}, 2 processes')}")  # fmt: skip
         print(f"Holdfire, 1 worker / bare transport ({mode}), 1 process: "

@@ -1,7 +1,8 @@
 """The bare transport: the same requests with nothing around them, by one or two processes.
 
-``fetch`` is the way firing goes; ``httpx`` is the transport through the interface it implements, one
-``httpx.Request`` in and one ``httpx.Response`` out.
+``fetch`` is the way firing goes; ``httpx`` is the same transport through the interface it implements, one
+``httpx.Request`` in and one ``httpx.Response`` out. ``session`` is what one would write first: an httpx transport of forty
+lines over an aiohttp session, with timing traces and the URL passed through as it is, which keeps no heads.
 """
 
 from __future__ import annotations
@@ -12,8 +13,10 @@ import sys
 import time
 from collections.abc import Iterator
 
+import aiohttp
 import httpx
 import uvloop
+from yarl import URL
 
 from infra.http.fetch import fetch
 from infra.http.transport import EvidenceTransport
@@ -22,17 +25,59 @@ from tests.benchmarks.peers.drive import Result, urls_at
 from tests.benchmarks.peers.metering import CpuMeter
 from tests.benchmarks.peers.processes import Child, peak_rss_mb, say_ready
 
+BARE_MODES = ("session", "httpx", "fetch")
 CONCURRENCY = 50
 LIMITS = FetchLimits(allow_private=True, allow_http=True)
 HEADERS = ((b"User-Agent", b"holdfire/bench"), (b"Accept", b"*/*"))
 
 
+class SessionTransport(httpx.AsyncBaseTransport):
+    """One aiohttp session behind httpx's interface."""
+
+    def __init__(self) -> None:
+        trace = aiohttp.TraceConfig()
+        for signal in (
+            trace.on_request_start,
+            trace.on_dns_resolvehost_end,
+            trace.on_connection_create_end,
+            trace.on_connection_reuseconn,
+            trace.on_request_headers_sent,
+            trace.on_request_end,
+        ):
+            signal.append(self._note)
+        self._session = aiohttp.ClientSession(
+            connector=aiohttp.TCPConnector(limit=CONCURRENCY, ttl_dns_cache=30),
+            cookie_jar=aiohttp.DummyCookieJar(),
+            auto_decompress=False,
+            trace_configs=[trace],
+            trust_env=False,
+        )
+
+    @staticmethod
+    async def _note(_session: object, context: object, _params: object) -> None:
+        context.at = time.perf_counter()  # type: ignore[attr-defined]  # the trace's own namespace
+
+    async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
+        url = URL(str(request.url), encoded=True)
+        async with self._session.request(
+            request.method, url, headers=request.headers.multi_items(), allow_redirects=False
+        ) as answer:
+            body = await answer.read()
+            return httpx.Response(
+                answer.status, headers=list(answer.raw_headers), content=body, request=request
+            )
+
+    async def aclose(self) -> None:
+        await self._session.close()
+
+
 async def _run(mode: str, urls: Iterator[str]) -> None:
-    async with EvidenceTransport(limits=LIMITS) as transport:
+    made = SessionTransport() if mode == "session" else EvidenceTransport(limits=LIMITS)
+    async with made as transport:
 
         async def send() -> None:
             for url in urls:
-                if mode == "fetch":
+                if isinstance(transport, EvidenceTransport) and mode == "fetch":
                     await fetch(transport, OutboundRequest("GET", url, HEADERS), LIMITS)
                 else:
                     request = httpx.Request("GET", url, headers=list(HEADERS))
@@ -66,7 +111,7 @@ def measure_bare(mode: str, n: int, target_url: str, target_pid: int, workers: i
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("mode", choices=("fetch", "httpx"))
+    parser.add_argument("mode", choices=BARE_MODES)
     parser.add_argument("n", type=int)
     parser.add_argument("url")
     given = parser.parse_args()
