@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
 from typing import Any
 
@@ -13,6 +14,8 @@ from schemas.problem import Problem
 from workers.consumer import LastingConsumer
 
 log = structlog.get_logger()
+
+GIVE_BACK_PAUSE_S = 1.0
 
 Keep = Callable[[str, Refused], object]
 """Commits one refused message under its id. Raises when it could not."""
@@ -60,7 +63,9 @@ class KeepingConsumer(LastingConsumer):
         try:
             self.keep(name, Refused(_text(message.body), [Problem(code, "message", reason, _REMEDY)]))
         except Exception as error:
-            log.error("message.not_kept", message_id=name, error=str(error))
+            log.error("message.not_kept", message_id=name, error=type(error).__name__)
+            # It comes back at once, and a database that is away is not helped by haste.
+            time.sleep(GIVE_BACK_PAUSE_S)
             message.requeue()
             return
         message.ack()

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Iterable
 from datetime import datetime
 from io import BytesIO
 from typing import Any
@@ -27,6 +26,8 @@ def open_engine(database_url: str, *, pool_size: int = 8) -> Engine:
         pool_size=pool_size,
         max_overflow=4,
         pool_pre_ping=True,
+        # Celery logs what a task raises, and a statement's values are click ids and events.
+        hide_parameters=True,
         connect_args={
             "connect_timeout": CONNECT_TIMEOUT_S,
             "application_name": "holdfire",
@@ -34,13 +35,6 @@ def open_engine(database_url: str, *, pool_size: int = 8) -> Engine:
             "keepalives_idle": 30,
         },
     )
-
-
-@contextmanager
-def transaction(engine: Engine) -> Iterator[Connection]:
-    """One transaction, committed at the end or rolled back whole."""
-    with engine.begin() as connection:
-        yield connection
 
 
 def as_json(rows: Iterable[dict[str, Any]] | list[Any]) -> str:
