@@ -22,7 +22,6 @@ from investigations.bodies import readable
 from investigations.next_step import next_step
 from investigations.trail import click_id_of, moments
 from investigations.words import sha256
-from schemas.durations import show as duration
 from schemas.event import wire
 from schemas.exchange import Hop
 from schemas.ids import show
@@ -99,7 +98,7 @@ def reject_json(reject: RejectRecord) -> Json:
 
 def _postback(postback: PostbackRecord, life: Life) -> Json:
     contract = postback.version.contract
-    hold, retry = contract.destination.hold, contract.retry
+    hold, retry = contract.destination.hold_for(life.conversion.event), contract.retry
     duplicate_of = postback.duplicate_of
     return {
         "id": show("pb", postback.id),
@@ -109,7 +108,7 @@ def _postback(postback: PostbackRecord, life: Life) -> Json:
         "state": postback.state.value,
         "next": next_step(postback, life.now),
         "click_id": click_id_of(postback, life.conversion.event),
-        "hold": {"kind": hold.kind, "wait": duration(hold.wait), "measured_from": hold.measured_from},
+        "hold": hold.model_dump(mode="json", exclude_none=True),
         "retry_attempts": retry.attempts,
         "release_at": instant(postback.release_at),
         "due_at": instant(postback.due_at),

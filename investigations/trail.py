@@ -196,13 +196,9 @@ def token_facts(token: str) -> str:
     return f"{len(token)} characters, SHA-256 {sha256(token)}"
 
 
-def window_words(postback: PostbackRecord) -> str:
-    """The hold in words: kind, length and where it is measured from."""
-    hold = postback.version.contract.destination.hold
-    start = {"event": "the event", "click": "the click", "receipt": "its receipt"}[hold.measured_from]
-    return (
-        "none: fires at once" if hold.kind == "none" else f"{hold.kind}, {duration(hold.wait)} from {start}"
-    )
+def window_words(postback: PostbackRecord, event: ConversionEvent) -> str:
+    """The hold in words: kind, length, where it is measured from, and its schedule."""
+    return postback.version.contract.destination.hold_for(event).words()
 
 
 def retry_words(postback: PostbackRecord) -> str:

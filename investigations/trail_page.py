@@ -70,8 +70,9 @@ def _postback(life: Life, postback: PostbackRecord) -> Iterator[Text]:
     )
     yield label("network", f"{contract.network.slug}, contract version {postback.version.number}")
     ends = f"; ends {clock(postback.release_at)} UTC  {offset(event.occurred_at, postback.release_at)}"
-    open_for_a_while = contract.destination.hold.kind != "none"
-    yield label("window", window_words(postback) + (ends if open_for_a_while else ""))
+    hold = contract.destination.hold_for(event)
+    open_for_a_while = hold.kind != "none" or hold.schedule is not None
+    yield label("window", window_words(postback, event) + (ends if open_for_a_while else ""))
     yield label("retry", retry_words(postback))
     if postback.expires_at is not None:
         yield label(

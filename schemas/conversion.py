@@ -140,7 +140,7 @@ def _plan(event: ConversionEvent, version: DestinationVersion, received_at: date
         destination=contract.name,
         state=State.REJECTED if reason else State.HELD,
         release_at=release_at(
-            contract.destination.hold,
+            contract.destination.hold_for(event),
             occurred_at=event.occurred_at,
             clicked_at=event.clicked_at,
             received_at=received_at,

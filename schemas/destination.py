@@ -14,8 +14,9 @@ from pydantic_core import PydanticCustomError
 
 from schemas.backoff import RetryPolicy
 from schemas.durations import Duration, show
+from schemas.event import ConversionEvent
 from schemas.exchange import FetchLimits
-from schemas.hold import HoldPolicy
+from schemas.hold import HoldPolicy, HoldRule, show_wait
 from schemas.macros import EVENT_MACROS, MACRO, Template, names_in
 from schemas.network import AgeLimit, Network, QueryParameter, host_allowed
 from schemas.problem import Problem
@@ -109,6 +110,8 @@ class Destination(_Config):
     """What the network calls our events, where it differs; case and all."""
     protocol: Literal["transaction", "partner"] | None = None
     hold: HoldPolicy = HoldPolicy()
+    holds: tuple[HoldRule, ...] = ()
+    """Policies for some of its events; ``hold`` is for the others."""
     retry: RetryPolicy | None = None
     limits: Limits = Limits()
     dedupe: Dedupe | None = None
@@ -121,6 +124,16 @@ class Destination(_Config):
     allow_http: bool = False
     allow_private: bool = False
     """For a sink or relay inside: private addresses and hosts outside the network's list are then allowed."""
+
+    def policies(self) -> dict[str, HoldPolicy]:
+        """Every hold policy of the destination, by the key that gives it."""
+        return {f"holds.{place}.hold": rule.hold for place, rule in enumerate(self.holds)} | {
+            "hold": self.hold
+        }
+
+    def hold_for(self, event: ConversionEvent) -> HoldPolicy:
+        """The policy of the first rule that takes the event, or the destination's own."""
+        return next((rule.hold for rule in self.holds if rule.takes(event)), self.hold)
 
     def secret_refs(self) -> dict[str, SecretRef]:
         """Every secret the destination needs, by the place that names it."""
@@ -442,13 +455,17 @@ def _check_age(contract: Contract, where: str, findings: Findings) -> None:
     limit = contract.network.age_limit
     if limit is None:
         return
-    wait, horizon = contract.destination.hold.wait, contract.retry.horizon
-    if wait + horizon > limit.wait:
+    horizon = contract.retry.horizon
+    for place, hold in contract.destination.policies().items():
+        wait = hold.longest_wait
+        if wait + horizon <= limit.wait:
+            continue
+        most = f" (at most {show(wait)})" if wait != hold.wait else ""
         findings.problems.append(
             Problem(
                 "age_limit",
-                f"{where}.hold.wait",
-                f"wait {show(wait)} + retry horizon {show(horizon)} = {show(wait + horizon)}, but "
+                f"{where}.{place}.wait",
+                f"wait {show_wait(hold.wait)}{most} + retry horizon {show(horizon)} = {show(wait + horizon)}, but "
                 f"{contract.network.title} ignores conversions {show(limit.wait)} after the {limit.measured_from}",
                 "Shorten the wait or retry.horizon",
             )

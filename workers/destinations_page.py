@@ -14,8 +14,8 @@ from rich.table import Table
 
 from infra.store.destinations import Change
 from schemas.destination import DestinationVersion
-from schemas.durations import show as duration
 from schemas.exchange import Hop
+from schemas.hold import HoldRule
 from schemas.postback import SettledAttempt
 from schemas.problem import Problem
 
@@ -72,10 +72,21 @@ def row(version: DestinationVersion, waiting: dict[str, int]) -> dict[str, Any]:
         "unverified": list(contract.network.unverified),
         "events": list(contract.destination.events),
         "protocol": contract.protocol,
-        "hold": f"{hold.kind} {duration(hold.wait)} from {hold.measured_from}" if hold.wait else hold.kind,
+        "hold": "; ".join(
+            [hold.words(), *(f"{_some(rule)}: {rule.hold.words()}" for rule in contract.destination.holds)]
+        ),
         "dedupe": contract.dedupe,
         "waiting": waiting.get(contract.name, 0),
     }
+
+
+def _some(rule: HoldRule) -> str:
+    """Which events a rule is for."""
+    band = [f"from {rule.min_value}"] * (rule.min_value is not None) + [f"under {rule.max_value}"] * (
+        rule.max_value is not None
+    )
+    money = f"{' '.join(band)} {rule.currency}" if band else ""
+    return " ".join(filter(None, [", ".join(rule.events), money]))
 
 
 def print_rows(rows: list[dict[str, Any]], columns: tuple[str, ...], as_json: bool) -> None:
