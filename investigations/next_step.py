@@ -47,6 +47,10 @@ def _settled(postback: PostbackRecord) -> str:
 
 
 def _waiting(postback: PostbackRecord, now: datetime) -> str:
+    if postback.by_hand:
+        if postback.release_at > now:
+            return f"its window ends at {clock(postback.release_at)} UTC; then it waits for `holdfire release --due`"
+        return f"waits for `holdfire release --due`: its window ended {span(now - postback.release_at)} ago"
     due_at = postback.due_at or postback.release_at
     following = postback.attempts_made + 1
     attempt = f" (attempt {following} of {postback.version.contract.retry.attempts})"

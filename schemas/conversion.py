@@ -32,6 +32,8 @@ class PlannedPostback:
     currency: str | None
     dedupe_key: bytes
     reason: str | None = None
+    manual: bool = False
+    """Whether it waits for a release by hand once its window has ended."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -135,12 +137,13 @@ def _plan(event: ConversionEvent, version: DestinationVersion, received_at: date
         start = event.clicked_at if limit.measured_from == "click" and event.clicked_at else event.occurred_at
         expires_at = start + limit.wait
     reason = unrenderable(contract, event)
+    hold = contract.destination.hold_for(event)
     return PlannedPostback(
         version_id=version.id,
         destination=contract.name,
         state=State.REJECTED if reason else State.HELD,
         release_at=release_at(
-            contract.destination.hold_for(event),
+            hold,
             occurred_at=event.occurred_at,
             clicked_at=event.clicked_at,
             received_at=received_at,
@@ -151,6 +154,7 @@ def _plan(event: ConversionEvent, version: DestinationVersion, received_at: date
         currency=event.currency,
         dedupe_key=dedupe_key(contract, event),
         reason=reason,
+        manual=hold.release == "manual",
     )
 
 

@@ -107,7 +107,8 @@ class HoldPolicy(BaseModel):
     ISO 3166 country or subdivision). ``measured_from``: ``event`` (occurred_at), ``click`` (clicked_at, or the event
     where no click instant came) or ``receipt`` (the database's clock when intake committed the event). ``schedule``:
     five cron fields in ``timezone`` (IANA); what is due goes at the next tick, and a tick that a change of clocks
-    skips or doubles comes once.
+    skips or doubles comes once. ``release``: ``manual`` keeps what is due until ``holdfire release --due`` lets it go,
+    for those whose own scheduler drives the releases.
     """
 
     # Business days are ours to parse and write; pydantic need only let them through.
@@ -119,6 +120,7 @@ class HoldPolicy(BaseModel):
     calendar: Annotated[str, AfterValidator(_calendar)] | None = None
     schedule: Annotated[str, AfterValidator(_cron)] | None = None
     timezone: Annotated[str, AfterValidator(_time_zone)] = "UTC"
+    release: Literal["auto", "manual"] = "auto"
 
     @model_validator(mode="after")
     def _wait_fits_kind(self) -> Self:
@@ -143,6 +145,14 @@ class HoldPolicy(BaseModel):
             )
         return self
 
+    @model_validator(mode="after")
+    def _one_scheduler(self) -> Self:
+        if self.release == "manual" and self.schedule is not None:
+            raise PydanticCustomError(
+                "two_schedulers", 'release = "manual" leaves the schedule to yours: leave one of the two out'
+            )
+        return self
+
     @property
     def longest_wait(self) -> timedelta:
         """A bound on how long a postback is held: business days with their weekends and a fortnight of holidays,
@@ -159,7 +169,9 @@ class HoldPolicy(BaseModel):
         else:
             start = {"event": "the event", "click": "the click", "receipt": "its receipt"}[self.measured_from]
             said = f"{self.kind}, {show_wait(self.wait)}{f' ({self.calendar})' if self.calendar else ''} from {start}"
-        return said if self.schedule is None else f"{said}, at {self.schedule} {self.timezone}"
+        if self.schedule is not None:
+            said = f"{said}, at {self.schedule} {self.timezone}"
+        return f"{said}, then released by hand" if self.release == "manual" else said
 
 
 class HoldRule(BaseModel):

@@ -83,26 +83,35 @@ def clock() -> None:
 
 
 def release(
+    due: Annotated[
+        bool, typer.Option("--due", help='First let go what is due where release = "manual".')
+    ] = False,
+    destination: Annotated[
+        str | None, typer.Option(help="Let go only this destination's; goes with --due.")
+    ] = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Only say how much is due.")] = False,
 ) -> None:
     """Release all that is due now, for those whose own scheduler drives the releases. Safe side by side.
 
     First takes back what dead workers held. Exits 1 if something stays due because no worker takes it.
     """
-    from infra.store.releasing import backlog  # noqa: PLC0415 — the commands start fast
     from workers.releasing import release_all  # noqa: PLC0415 — the commands start fast
     from workers.rescuing import rescue  # noqa: PLC0415 — the commands start fast
     from workers.tasks import hint  # noqa: PLC0415 — the commands start fast
 
+    if destination is not None and not due:
+        raise typer.BadParameter("--destination goes with --due. Add --due")
     _, urls = _open()
     app, runtime = create_app(urls.database_url, urls.broker_url)
     try:
+        if destination is not None:
+            _check_destination(runtime, destination)
         if dry_run:
-            due = backlog(runtime.engine)
-            oldest = f", the oldest for {due.oldest_s:.0f} s" if due.due else ""
-            typer.echo(f"Due: {due.due}{oldest}. Nothing was released.")
+            _say_what_is_due(runtime.engine, destination, by_hand=due)
             return
         rescue(runtime.engine, runtime.renderer)
+        if due:
+            typer.echo(f"Let go {_let_go_all(runtime.engine, destination)}.")
         released = release_all(
             runtime.engine,
             hints_waiting=lambda: broker.depth(app, broker.FIRE),
@@ -115,6 +124,31 @@ def release(
     if released.left:
         typer.echo(f"Still due: {released.left}; nobody takes the hints. Start `holdfire work`.", err=True)
         raise typer.Exit(1)
+
+
+def _say_what_is_due(engine: Engine, destination: str | None, *, by_hand: bool) -> None:
+    from infra.store.releasing import backlog, waiting_for_release  # noqa: PLC0415 — the commands start fast
+
+    found = backlog(engine)
+    oldest = f", the oldest for {found.oldest_s:.0f} s" if found.due else ""
+    waiting = f" Waiting to be let go: {waiting_for_release(engine, destination)}." if by_hand else ""
+    typer.echo(f"Due: {found.due}{oldest}.{waiting} Nothing was released.")
+
+
+def _check_destination(runtime: Runtime, name: str) -> None:
+    known = destinations.names(runtime.engine)
+    if name not in known:
+        raise typer.BadParameter(f"{name!r} was never applied. Known: {', '.join(known) or 'none'}")
+
+
+def _let_go_all(engine: Engine, destination: str | None) -> int:
+    """Let go in batches: no lock is held for long, and another process may do so at the same time."""
+    from infra.store.releasing import let_go  # noqa: PLC0415 — the commands start fast
+
+    total = 0
+    while batch := let_go(engine, destination):
+        total += batch
+    return total
 
 
 def up(

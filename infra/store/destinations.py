@@ -69,6 +69,13 @@ class Destinations:
         return self._by_id.setdefault(row.id, self._by_id.get(row.id) or _version(row))
 
 
+def names(engine: Engine) -> list[str]:
+    """Every destination that was ever applied, retired ones included: they may still hold postbacks."""
+    with engine.connect() as connection:
+        query = text("SELECT DISTINCT destination FROM destination_versions ORDER BY 1")
+        return list(connection.execute(query).scalars())
+
+
 def difference(engine: Engine, contracts: dict[str, Contract]) -> list[Change]:
     """What ``apply`` would change, by destination name. Changes nothing."""
     with engine.connect() as connection:

@@ -30,7 +30,7 @@ _CONVERSION = text("""
     FROM conversions WHERE id = :id""")
 
 _POSTBACKS = text("""
-    SELECT p.*, v.number AS version_number, v.contract
+    SELECT p.*, (p.due_at = 'infinity') IS TRUE AS by_hand, v.number AS version_number, v.contract
     FROM postbacks p JOIN destination_versions v ON v.id = p.version_id
     WHERE p.conversion_id = :id ORDER BY p.id""")
 
@@ -105,7 +105,8 @@ def _postbacks(connection: Connection, conversion_id: int) -> tuple[PostbackReco
             ),
             state=State(row.state),
             release_at=row.release_at,
-            due_at=row.due_at,
+            due_at=None if row.by_hand else row.due_at,
+            by_hand=row.by_hand,
             first_attempt_at=row.first_attempt_at,
             expires_at=row.expires_at,
             settled_at=row.settled_at,

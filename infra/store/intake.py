@@ -191,7 +191,8 @@ def _insert_postbacks(connection: Connection, pairs: list[tuple[int, PlannedPost
                 "version_id": plan.version_id,
                 "state": state,
                 "release_at": plan.release_at,
-                "due_at": plan.release_at if state is State.HELD else None,
+                "due_at": _due(plan) if state is State.HELD else None,
+                "manual": plan.manual,
                 "expires_at": plan.expires_at,
                 "reason": f"the network would take it for pb_{first} again"
                 if first is not None
@@ -202,14 +203,20 @@ def _insert_postbacks(connection: Connection, pairs: list[tuple[int, PlannedPost
     connection.execute(
         text("""
         INSERT INTO postbacks (id, conversion_id, version_id, state, release_at, due_at, expires_at, reason,
-            duplicate_of, settled_at)
+            duplicate_of, manual, settled_at)
         OVERRIDING SYSTEM VALUE
         SELECT r.id, r.conversion_id, r.version_id, r.state, r.release_at, r.due_at, r.expires_at, r.reason,
-            r.duplicate_of, CASE WHEN r.due_at IS NULL THEN now() END
+            r.duplicate_of, r.manual, CASE WHEN r.due_at IS NULL THEN now() END
         FROM json_to_recordset(:rows) AS r(id bigint, conversion_id bigint, version_id integer, state text,
-            release_at timestamptz, due_at timestamptz, expires_at timestamptz, reason text, duplicate_of bigint)"""),
+            release_at timestamptz, due_at timestamptz, expires_at timestamptz, reason text, duplicate_of bigint,
+            manual boolean)"""),
         {"rows": as_json(rows)},
     )
+
+
+def _due(plan: PlannedPostback) -> datetime | str:
+    """When somebody has to act on a held postback next: never by itself where a person's scheduler releases it."""
+    return "infinity" if plan.manual else plan.release_at
 
 
 def _claim_dedupe_keys(connection: Connection, plans: list[tuple[int, PlannedPostback]]) -> dict[int, int]:

@@ -110,6 +110,8 @@ class PostbackRecord:
     reason: str | None
     duplicate_of: int | None
     attempts: tuple[AttemptRecord, ...]
+    by_hand: bool = False
+    """Whether it waits for ``holdfire release --due`` once its window has ended; ``due_at`` is None then."""
 
     @property
     def last_attempt(self) -> AttemptRecord | None:

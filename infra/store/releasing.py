@@ -32,6 +32,20 @@ _RESCUE_LEASED = text("""
     FROM silent WHERE p.id = silent.id""")
 
 
+_LET_GO = text("""
+    WITH waiting AS (
+        SELECT p.id FROM postbacks p JOIN destination_versions v ON v.id = p.version_id
+        WHERE p.due_at = 'infinity' AND p.state = 'held' AND p.release_at <= now()
+            AND v.destination = coalesce(CAST(:destination AS text), v.destination)
+        ORDER BY p.release_at, p.id LIMIT :limit FOR UPDATE OF p SKIP LOCKED)
+    UPDATE postbacks p SET due_at = p.release_at FROM waiting WHERE p.id = waiting.id""")
+
+_WAITING = text("""
+    SELECT count(*) FROM postbacks p JOIN destination_versions v ON v.id = p.version_id
+    WHERE p.due_at = 'infinity' AND p.state = 'held' AND p.release_at <= now()
+        AND v.destination = coalesce(CAST(:destination AS text), v.destination)""")
+
+
 @dataclass(frozen=True, slots=True)
 class Backlog:
     """How much is due and not yet claimed, and how late the oldest of it is, in seconds."""
@@ -60,6 +74,21 @@ def claim(engine: Engine, *, limit: int, lease_s: float, per_lease: int) -> list
     return [
         Lease(token, version_id, tuple(number for _, number in part)) for _, version_id, part in sorted(parts)
     ]
+
+
+def let_go(engine: Engine, destination: str | None = None, *, limit: int = 5000) -> int:
+    """Make up to ``limit`` postbacks due whose window has ended and that waited for a release by hand, oldest first.
+
+    Safe to run twice and side by side: each is let go once. Returns how many; fewer than ``limit`` means all.
+    """
+    with engine.begin() as connection:
+        return connection.execute(_LET_GO, {"destination": destination, "limit": limit}).rowcount
+
+
+def waiting_for_release(engine: Engine, destination: str | None = None) -> int:
+    """How many postbacks ``let_go`` would make due now."""
+    with engine.connect() as connection:
+        return int(connection.execute(_WAITING, {"destination": destination}).scalar_one())
 
 
 def rescue_leased(engine: Engine, *, limit: int = 1000) -> int:

@@ -114,7 +114,7 @@ def find_postbacks(engine: Engine, criteria: Criteria, limit: int | None) -> Fou
     attempt, _ = _where(criteria, ATTEMPT_CRITERIA)
     if attempt != "true":
         where += f" AND EXISTS (SELECT FROM attempts a WHERE a.postback_id = p.id AND {attempt})"
-    columns = """p.id AS postback_id, p.conversion_id, p.state, p.release_at, p.due_at, p.attempts, p.reason,
+    columns = """p.id AS postback_id, p.conversion_id, p.state, p.release_at, nullif(p.due_at, 'infinity') AS due_at, p.attempts, p.reason,
         v.destination, v.contract->'network'->>'slug' AS network, c.event_id, c.source, c.net_value, c.received_at,
         c.event::text AS event, last.status_code, last.verdict"""
     tables = "postbacks p JOIN conversions c ON c.id = p.conversion_id"

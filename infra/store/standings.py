@@ -260,7 +260,8 @@ def promote_duplicates(connection: Connection, ended: list[int]) -> None:
             UPDATE postbacks p SET duplicate_of = heir.id,
                 reason = 'the network would take it for pb_' || heir.id || ' again'
             FROM heir WHERE p.duplicate_of = heir.duplicate_of AND p.id <> heir.id AND p.state = 'duplicate')
-        UPDATE postbacks p SET state = 'held', due_at = p.release_at, duplicate_of = NULL, settled_at = NULL,
+        UPDATE postbacks p SET state = 'held', duplicate_of = NULL, settled_at = NULL,
+            due_at = CASE WHEN p.manual THEN 'infinity' ELSE p.release_at END,
             reason = 'took the place of pb_' || heir.duplicate_of || ', which never fires'
         FROM heir WHERE p.id = heir.id"""),
         {"heirs": as_json([{"id": heir, "duplicate_of": first} for first, heir in heirs.items()])},

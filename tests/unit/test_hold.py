@@ -126,6 +126,7 @@ def test_a_tick_that_a_change_of_clocks_skips_or_doubles_comes_once(occurred: st
         ({"schedule": "every day"}, "schedule"),
         ({"schedule": "61 6 * * *"}, "schedule"),
         ({"schedule": "0 6 30 2 *"}, "schedule"),
+        ({"schedule": "0 6 * * *", "release": "manual"}, "two_schedulers"),
         ({"schedule": "0 6 * * *", "timezone": "Berlin"}, "time_zone"),
         ({"schedule": "0 6 * * *", "timezone": "../etc/passwd"}, "time_zone"),
     ],

@@ -82,7 +82,7 @@ CREATE INDEX signals_conversion ON signals (conversion_event_id) WHERE conversio
 """
 
 # due_at is the one instant at which somebody has to act next: the release while held, the next attempt while
-# retrying, the end of the lease while leased or firing. So one partial index finds what is due and what has to
+# retrying, the end of the lease while leased or firing (infinity while a release by hand is waited for). So one partial index finds what is due and what has to
 # be rescued; no other indexed column changes while a postback fires.
 POSTBACKS = """
 CREATE TABLE postbacks (
@@ -99,6 +99,7 @@ CREATE TABLE postbacks (
     version_id       integer NOT NULL REFERENCES destination_versions,
     attempts         smallint NOT NULL DEFAULT 0,
     had_unknown      boolean NOT NULL DEFAULT false,
+    manual           boolean NOT NULL DEFAULT false,
     state            text NOT NULL,
     void_reason      text,
     reason           text,
