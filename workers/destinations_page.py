@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -61,6 +60,10 @@ DESTINATION_COLUMNS = (
 )
 
 
+MINOR_COLUMNS = ("docs", "unverified", "confidence", "dedupe", "version", "protocols")
+"""What a narrow terminal goes without, the first one first."""
+
+
 def row(version: DestinationVersion, waiting: dict[str, int]) -> dict[str, Any]:
     contract = version.contract
     hold = contract.destination.hold
@@ -93,17 +96,49 @@ def print_rows(rows: list[dict[str, Any]], columns: tuple[str, ...], as_json: bo
     if as_json:
         print_json(rows)
         return
-    table = Table(box=None, pad_edge=False, header_style="bold")
-    for column in columns:
+    if not rows:
+        return
+    cells = [columns, *(tuple(_cell(row[column]) for column in columns) for row in rows)]
+    console = Console(markup=False, highlight=False)
+    if not console.is_terminal:
+        # A pipe has no width to fit: a line a row, for grep.
+        widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
+        for line in cells:
+            typer.echo("  ".join(map(str.ljust, line, widths)).rstrip())
+        return
+    cells, left_out = fitted(cells, console.width)
+    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="bold")
+    for column in cells[0]:
         table.add_column(
             column, overflow="fold", justify="right" if column in ("version", "waiting") else "left"
         )
-    for row in rows:
-        cells = (row[column] for column in columns)
-        table.add_row(*(", ".join(cell) if isinstance(cell, list) else str(cell) for cell in cells))
-    if rows:
-        # A pipe has no width to fit: a line a row, for grep.
-        Console(width=None if sys.stdout.isatty() else 400, markup=False, highlight=False).print(table)
+    for line in cells[1:]:
+        table.add_row(*line)
+    console.print(table)
+    if left_out:
+        said = f"For want of room without: {', '.join(left_out)}; piped or with --json they are all there."
+        typer.echo(said, err=True)
+
+
+def fitted(lines: list[tuple[str, ...]], width: int) -> tuple[list[tuple[str, ...]], list[str]]:
+    """``lines``, the first of them the headings, without the minor columns that find no room, and their names."""
+    left_out: list[str] = []
+    for name in MINOR_COLUMNS:
+        if _width(lines) <= width:
+            break
+        if name in lines[0]:
+            place = lines[0].index(name)
+            lines = [line[:place] + line[place + 1 :] for line in lines]
+            left_out.append(name)
+    return lines, left_out
+
+
+def _cell(value: object) -> str:
+    return ", ".join(map(str, value)) if isinstance(value, list) else str(value)
+
+
+def _width(lines: list[tuple[str, ...]]) -> int:
+    return sum(max(map(len, column)) + 2 for column in zip(*lines, strict=True))
 
 
 def print_attempt(attempt: SettledAttempt) -> None:
