@@ -211,5 +211,4 @@ def retry_words(postback: PostbackRecord) -> str:
 
 def click_id_of(postback: PostbackRecord, event: ConversionEvent) -> str | None:
     """The token the postback reports: what an attempt used, or else what the next one would use."""
-    contract = postback.version.contract
-    return click_id_for(contract, event) if contract.protocol == "transaction" else None
+    return click_id_for(postback.version.contract, event)

@@ -22,14 +22,10 @@ class PlannedPostback:
     """A postback to be held: everything about it is fixed here, under the contract version of this moment."""
 
     version_id: int
-    destination: str
     state: State
     """``held``, or ``rejected`` when it can never be rendered for its network (``reason`` says why)."""
     release_at: datetime
     expires_at: datetime | None
-    click_id: str | None
-    value: Decimal | None
-    currency: str | None
     dedupe_key: bytes
     reason: str | None = None
     manual: bool = False
@@ -93,7 +89,13 @@ def takes(contract: Contract, event: ConversionEvent) -> bool:
 
 
 def click_id_for(contract: Contract, event: ConversionEvent | StoredConversion) -> str | None:
-    """The token for this account: ``click_ids`` may name the destination, or else the network."""
+    """The token this account attributes by: ``click_ids`` may name the destination, or else the network.
+
+    None under the partner protocol: a rebill that carried its click id along would be refused as that click's
+    duplicate.
+    """
+    if contract.protocol == "partner":
+        return None
     return event.click_ids.get(contract.name) or event.click_ids.get(contract.network.slug)
 
 
@@ -140,7 +142,6 @@ def _plan(event: ConversionEvent, version: DestinationVersion, received_at: date
     hold = contract.destination.hold_for(event)
     return PlannedPostback(
         version_id=version.id,
-        destination=contract.name,
         state=State.REJECTED if reason else State.HELD,
         release_at=release_at(
             hold,
@@ -149,9 +150,6 @@ def _plan(event: ConversionEvent, version: DestinationVersion, received_at: date
             received_at=received_at,
         ),
         expires_at=expires_at,
-        click_id=click_id_for(contract, event) if contract.protocol == "transaction" else None,
-        value=event.value,
-        currency=event.currency,
         dedupe_key=dedupe_key(contract, event),
         reason=reason,
         manual=hold.release == "manual",
@@ -182,19 +180,17 @@ def event_values(
 ) -> dict[str, str | None]:
     """The macro values an event fills. ``net_value`` is what is left of its value after refunds.
 
-    Of click id and partner id only the one its protocol attributes by: a rebill that carried its click id
-    along would be refused as that click's duplicate.
+    Of click id and partner id only the one its protocol attributes by.
     """
-    by_partner = contract.protocol == "partner"
     values: dict[str, str | None] = {
-        "click_id": None if by_partner else click_id_for(contract, event),
+        "click_id": click_id_for(contract, event),
         "order_id": event.order_id,
         "value": None if net_value is None else plain(net_value),
         "currency": event.currency,
         "name": contract.event_name(event.name),
         "event_id": event.event_id,
         "source": event.source,
-        "partner_id": event.partner_id if by_partner else None,
+        "partner_id": event.partner_id if contract.protocol == "partner" else None,
         "sequence": None if event.sequence is None else str(event.sequence),
         "occurred_at": event.occurred_at.isoformat(),
         "occurred_unix": str(int(event.occurred_at.timestamp())),

@@ -105,7 +105,7 @@ def settle_lost(lost: LostAttempt, contract: Contract, draw: float) -> SettledAt
         delay_s=delay_s,
         error_class="WorkerLost",
         error_message=f"worker {lost.worker} did not settle this attempt within its lease",
-        click_id=click_id_for(contract, lost.event) if contract.protocol == "transaction" else None,
+        click_id=click_id_for(contract, lost.event),
     )
 
 

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from infra.catalogue import load_catalogue
-from schemas.conversion import dedupe_key, event_values, route, takes, why_unrouted
+from schemas.conversion import click_id_for, dedupe_key, event_values, route, takes, why_unrouted
 from schemas.destination import Contract, Destination, DestinationVersion, join
 from schemas.event import ConversionEvent, read_event
 from schemas.lifecycle import State
@@ -57,10 +57,8 @@ def test_every_destination_that_takes_an_event_gets_its_own_postback() -> None:
     """Two networks for one order, each under its own name."""
     versions = [_version(_contract("xandr", "a")), _version(_contract("pushground", "b"), 2)]
     planned = route(_event(), versions, RECEIVED)
-    assert [(one.destination, one.version_id, one.click_id) for one in planned] == [
-        ("a", 1, "x."),
-        ("b", 2, "push_1"),
-    ]
+    assert [one.version_id for one in planned] == [1, 2]
+    assert [click_id_for(version.contract, _event()) for version in versions] == ["x.", "push_1"]
     assert all(one.state is State.HELD for one in planned)
 
 
@@ -76,18 +74,16 @@ def test_an_event_without_a_click_id_for_the_network_is_not_taken() -> None:
 
 def test_a_click_id_may_name_the_account_instead_of_the_network() -> None:
     """Two accounts at one network have a token each; the account's own goes first."""
-    planned = route(
-        _event(click_ids={"xandr": "x.", "b": "y."}), [_version(_contract("xandr", "b"))], RECEIVED
-    )
-    assert [one.click_id for one in planned] == ["y."]
+    event = _event(click_ids={"xandr": "x.", "b": "y."})
+    assert click_id_for(_contract("xandr", "b"), event) == "y."
 
 
 def test_the_partner_protocol_wants_a_partner_id() -> None:
     """A click id alone attributes nothing there, and is not kept as if it did."""
     contract = _contract("knorex-xpo", protocol="partner")
     assert not takes(contract, _event())
-    [planned] = route(_event(partner_id="p1"), [_version(contract)], RECEIVED)
-    assert planned.click_id is None
+    assert takes(contract, _event(partner_id="p1"))
+    assert click_id_for(contract, _event(partner_id="p1")) is None
 
 
 def test_a_rebill_is_sent_by_its_partner_id_alone() -> None:
