@@ -17,7 +17,7 @@ help: ## Print this menu
 	@echo
 	@echo "The first target takes a minute to set up .venv; after that nothing is downloaded."
 
-demo: $(READY) ## Hold, void, fire and retry 300 orders while workers and broker are killed; then balance the books
+demo: $(READY) ## Hold, void, fire and retry 340 orders while workers and broker are killed; then balance the books
 	@$(PY) -m holdfire demo
 
 run: $(READY) ## Run everything on this machine and stay up; Ctrl-C ends it cleanly
