@@ -9,11 +9,12 @@ import threading
 import time
 from collections import deque
 from collections.abc import Sequence
+from contextlib import suppress
 from datetime import timedelta
 
 import structlog
 from sqlalchemy import Engine
-from sqlalchemy.exc import DBAPIError
+from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 
 from infra.clock import DatabaseClock
 from infra.logging import attempt_log
@@ -210,6 +211,7 @@ class Firing:
         stale = {attempt.attempt_id for attempt in settlement.stale}
         for attempt in attempts:
             self._in_flight.pop(attempt.attempt_id, None)
+        for attempt in attempts:
             log_attempt(
                 attempt, settlement.states.get(attempt.postback_id), stale=attempt.attempt_id in stale
             )
@@ -250,8 +252,8 @@ class Firing:
                 continue
             try:
                 held = store.extend(self._engine, list(ageing.values()), self._lease_s)
-            except DBAPIError as error:
-                log.error("leases.not_extended", count=len(ageing), error=str(error.orig or error))
+            except SQLAlchemyError as error:
+                log.error("leases.not_extended", count=len(ageing), error=str(getattr(error, "orig", error)))
                 continue
             for attempt_id, (number, token) in ageing.items():
                 if attempt_id in self._in_flight:
@@ -261,23 +263,27 @@ class Firing:
 
 
 def log_attempt(attempt: SettledAttempt, state: State | None, *, stale: bool) -> None:
-    """The canonical line: one an attempt, saying the same as its rows in short."""
+    """The canonical line: one an attempt, saying the same as its rows in short.
+
+    A log that cannot be written (its disk is full, its reader gone) must not end the thread that settles.
+    """
     last = attempt.hops[-1] if attempt.hops else None
-    attempt_log().info(
-        "postback.attempted",
-        attempt=show("at", attempt.attempt_id),
-        postback=show("pb", attempt.postback_id),
-        number=attempt.number,
-        trigger=attempt.trigger,
-        verdict=attempt.verdict,
-        rule=attempt.rule,
-        state=state or attempt.state,
-        stale=stale,
-        status_code=attempt.status_code,
-        delay_s=attempt.delay_s,
-        hops=len(attempt.hops),
-        total_ms=last and last.total_ms,
-        peer=last and last.peer,
-        url=last.url if last else None,
-        error=attempt.error_message,
-    )
+    with suppress(OSError, ValueError):
+        attempt_log().info(
+            "postback.attempted",
+            attempt=show("at", attempt.attempt_id),
+            postback=show("pb", attempt.postback_id),
+            number=attempt.number,
+            trigger=attempt.trigger,
+            verdict=attempt.verdict,
+            rule=attempt.rule,
+            state=state or attempt.state,
+            stale=stale,
+            status_code=attempt.status_code,
+            delay_s=attempt.delay_s,
+            hops=len(attempt.hops),
+            total_ms=last and last.total_ms,
+            peer=last and last.peer,
+            url=last.url if last else None,
+            error=attempt.error_message,
+        )

@@ -24,7 +24,8 @@ def open_engine(database_url: str, *, pool_size: int = 8) -> Engine:
     return create_engine(
         database_url,
         pool_size=pool_size,
-        max_overflow=4,
+        # No more than there are threads; one that waited for a connection would let its leases run out.
+        max_overflow=-1,
         pool_pre_ping=True,
         # Celery logs what a task raises, and a statement's values are click ids and events.
         hide_parameters=True,

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import logging
 import time
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from email.utils import parsedate_to_datetime
+from io import BytesIO
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -13,6 +15,7 @@ from typing import Any
 import pytest
 from sqlalchemy import Engine
 
+from infra.logging import _fast_logger as fast_logger
 from infra.sink import SinkThread
 from infra.store import firing as store
 from infra.store import releasing
@@ -120,6 +123,20 @@ def test_one_answer_that_cannot_be_written_does_not_take_the_others_along(
         ground.run("ALTER TABLE attempts DROP CONSTRAINT broken")
     assert ground.postback("good").state == "delivered"
     assert ground.postback("poison").state == "firing"
+
+
+def test_a_log_that_cannot_be_written_does_not_stop_settling(
+    ground: Ground, gun: Gun, sink: SinkThread, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The rows are the evidence and the line says the same in short; the next attempt is settled as well."""
+    gone = BytesIO()
+    gone.close()
+    monkeypatch.setattr("workers.firing.attempt_log", lambda: fast_logger(gone, logging.INFO))
+    ground.apply(contract("d", generic_url(sink.url)))
+    for event_id in ("first", "second"):
+        ground.take(conversion(event_id))
+        gun.fire()
+    assert ground.states() == {"delivered": 2}
 
 
 def test_a_stale_lease_token_settles_nothing_and_its_hops_are_kept_as_late_evidence(
