@@ -17,6 +17,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from schemas.backoff import RetryPolicy
+from schemas.checking import check
 from schemas.destination import (
     BearerAuth,
     ClientCredentialsAuth,
@@ -25,7 +26,6 @@ from schemas.destination import (
     HeaderAuth,
     Limits,
     Rules,
-    check,
     join,
 )
 from schemas.hold import HoldPolicy

@@ -11,8 +11,9 @@ import pytest
 from pydantic import ValidationError
 
 from infra.catalogue import load_catalogue, load_config
+from schemas.checking import check
 from schemas.conversion import route, unrenderable
-from schemas.destination import Contract, Destination, DestinationVersion, check, join
+from schemas.destination import Contract, Destination, DestinationVersion, join
 from schemas.exchange import Answer, Hop
 from schemas.lifecycle import State
 from schemas.macros import render

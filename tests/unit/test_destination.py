@@ -9,7 +9,8 @@ import pytest
 from pydantic import ValidationError
 
 from infra.catalogue import load_catalogue
-from schemas.destination import Contract, Destination, Findings, check, join
+from schemas.checking import Findings, check
+from schemas.destination import Contract, Destination, join
 from schemas.macros import render
 from schemas.network import host_allowed
 from schemas.verdict import Dedupe, VerdictKind
