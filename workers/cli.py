@@ -21,7 +21,8 @@ from infra.embedded.connect import Urls, resolve_urls
 from infra.logging import configure_logging
 from infra.settings import Settings, load_settings
 from infra.store import destinations
-from workers.app import LEASE_S, Runtime, create_app
+from workers.app import create_app
+from workers.runtime import LEASE_S, Runtime
 from workers.up import Supervisor, children, end_with_supervisor
 
 M_ARENA_MAX = -8

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from datetime import timedelta
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import structlog
 from celery import Celery, Task
@@ -16,9 +16,7 @@ from workers.intake import take_message
 from workers.pruning import make_room
 from workers.releasing import release_due
 from workers.rescuing import rescue
-
-if TYPE_CHECKING:
-    from workers.app import Runtime
+from workers.runtime import Runtime
 
 log = structlog.get_logger()
 

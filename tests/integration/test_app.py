@@ -9,7 +9,7 @@ from sqlalchemy import text
 from sqlalchemy.exc import DBAPIError
 
 from infra.store.firing import database_now
-from workers.app import Runtime
+from workers.runtime import Runtime
 
 
 def test_a_long_lived_process_keeps_to_the_databases_clock(
@@ -20,7 +20,7 @@ def test_a_long_lived_process_keeps_to_the_databases_clock(
     try:
         runtime.now()
         runtime.clock.observe(datetime(2001, 1, 1, tzinfo=UTC))
-        monkeypatch.setattr("workers.app.CLOCK_KEPT_S", 0.0)
+        monkeypatch.setattr("workers.runtime.CLOCK_KEPT_S", 0.0)
         assert abs((runtime.now() - database_now(runtime.engine)).total_seconds()) < 5
     finally:
         runtime.close()
