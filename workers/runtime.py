@@ -27,6 +27,9 @@ class Runtime:
         self.lease_s = lease_s
         self._lock = threading.Lock()
         self._firing: Firing | None = None
+        self.taking_in = threading.Lock()
+        """Held while a message is taken in. Side by side they would only share the interpreter, each with its message
+        in memory several times over."""
         self.clock = DatabaseClock()
         self.engine = open_engine(database_url)
         self.destinations = Destinations(self.engine)

@@ -36,7 +36,8 @@ def register(app: Celery, runtime: Runtime) -> None:
         message = arguments[0] if len(arguments) == 1 and not named else {"args": arguments, "kwargs": named}
         message_id = self.request.id or "unnamed"
         try:
-            take_message(runtime.engine, runtime.destinations, message_id, message, runtime.now())
+            with runtime.taking_in:
+                take_message(runtime.engine, runtime.destinations, message_id, message, runtime.now())
         except Exception as error:
             # Celery acknowledges what fails. The only copy of these events is in our hands: it goes back.
             log.error("message.given_back", message_id=message_id, error=type(error).__name__)
