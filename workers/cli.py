@@ -75,7 +75,7 @@ def clock() -> None:
     app, _ = create_app(urls.database_url, urls.broker_url)
     _log_through_us(settings)
     beat = app.Beat(
-        scheduler="celery.beat:Scheduler", max_interval=1, loglevel=settings.log_level, quiet=True
+        scheduler="workers.ticking:Ticker", max_interval=1, loglevel=settings.log_level, quiet=True
     )
     try:
         beat.run()

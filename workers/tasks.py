@@ -29,6 +29,7 @@ PRUNE_EVERY = timedelta(hours=1)
 
 def register(app: Celery, runtime: Runtime) -> None:
     """Put Holdfire's tasks on the app, and the clock's schedule."""
+    gauge = broker.Gauge(app)
 
     @app.task(name=broker.INTAKE_TASK, bind=True)
     def intake(self: Task[Any, Any], *arguments: object, **named: object) -> None:
@@ -52,7 +53,7 @@ def register(app: Celery, runtime: Runtime) -> None:
     def release() -> None:
         release_due(
             runtime.engine,
-            hints_waiting=lambda: broker.depth(app, broker.FIRE),
+            hints_waiting=lambda: gauge.depth(broker.FIRE),
             hint=lambda lease: hint(app, lease),
             lease_s=runtime.lease_s,
         )
@@ -67,7 +68,14 @@ def register(app: Celery, runtime: Runtime) -> None:
 
     # A tick that nobody took in time is worthless: the next one says the same.
     app.conf.beat_schedule = {
-        name: {"task": task, "schedule": every, "options": {"expires": max(2.0, every.total_seconds())}}
+        name: {
+            "task": task,
+            "schedule": every,
+            "options": {
+                "expires": max(2.0, every.total_seconds()),
+                "confirm_timeout": broker.ANSWER_TIMEOUT_S,
+            },
+        }
         for name, task, every in (
             ("release", broker.RELEASE_TASK, RELEASE_EVERY),
             ("rescue", broker.RESCUE_TASK, RESCUE_EVERY),
@@ -78,4 +86,8 @@ def register(app: Celery, runtime: Runtime) -> None:
 
 def hint(app: Celery, lease: Lease) -> None:
     """Tell the firing workers of a lease."""
-    app.send_task(broker.FIRE_TASK, args=[lease.token, lease.version_id, list(lease.postback_ids)])
+    app.send_task(
+        broker.FIRE_TASK,
+        args=[lease.token, lease.version_id, list(lease.postback_ids)],
+        confirm_timeout=broker.ANSWER_TIMEOUT_S,
+    )

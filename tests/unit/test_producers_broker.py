@@ -26,7 +26,8 @@ def test_a_message_is_given_back_when_its_worker_dies(url: str) -> None:
 def test_rabbitmq_gets_quorum_queues_and_confirms() -> None:
     """On AMQP every queue is a quorum queue and every publish is confirmed; Redis is not told of either."""
     on_amqp, on_redis = broker.celery_app("amqps://host//"), broker.celery_app("redis://host/0")
-    assert [queue.queue_arguments for queue in on_amqp.conf.task_queues] == [{"x-queue-type": "quorum"}] * 3
+    quorum = {"x-queue-type": "quorum", "x-delivery-limit": broker.DELIVERY_LIMIT}
+    assert [queue.queue_arguments for queue in on_amqp.conf.task_queues] == [quorum] * 3
     assert on_amqp.conf.broker_transport_options["confirm_publish"]
     assert [queue.queue_arguments for queue in on_redis.conf.task_queues] == [None] * 3
     assert on_redis.conf.broker_transport_options["socket_timeout"] == broker.ANSWER_TIMEOUT_S
