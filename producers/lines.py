@@ -22,9 +22,11 @@ class _Line:
     """A kombu Connection, and a Producer on a channel of it; kombu's own types are too thin to check against."""
     producer: Any
 
-    def close(self) -> None:
+    def close(self, *, goodbye: bool = True) -> None:
         # It is closed because it failed or is not needed; that closing fails too is no news.
         with suppress(BrokerAwayError), broker_errors("unused"):
+            if not goodbye:
+                self.connection.collect()
             self.connection.release()
 
 
@@ -57,9 +59,10 @@ class Lines:
                     **properties,
                 )
         except BaseException:
-            # Half an exchange may be on this line, and those that idle have likely seen the same end.
-            line.close()
-            self.close()
+            # Half an exchange may be on this line, and those that idle have likely seen the same end. A RabbitMQ that is
+            # out of memory reads no goodbye, and waiting for its answer would be added to the caller's deadline.
+            line.close(goodbye=False)
+            self._close_idle(goodbye=False)
             raise
         self._give_back(line)
 
@@ -69,10 +72,13 @@ class Lines:
 
     def close(self) -> None:
         """Close the idle lines. More are opened if more is sent."""
+        self._close_idle(goodbye=True)
+
+    def _close_idle(self, *, goodbye: bool) -> None:
         with self._lock:
             idle, self._idle = self._idle, []
         for line in idle:
-            line.close()
+            line.close(goodbye=goodbye)
 
     def _take(self) -> _Line | None:
         with self._lock:
