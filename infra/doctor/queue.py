@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from datetime import UTC, datetime
 from typing import Any
 
@@ -12,13 +13,14 @@ from infra.doctor.database import clock
 from infra.doctor.finding import Finding, fail, ok, warn
 
 OLDEST_REDIS = (6, 2)
+OLDEST_RABBITMQ = (3, 10)
 MANY_MESSAGES = 1000
 
 
 def examine_broker(broker_url: str) -> list[Finding]:
     """Never raises for a broker that is away: that is a finding."""
     try:
-        found = _redis(broker_url) if broker_url.startswith(("redis:", "rediss:")) else _other(broker_url)
+        found = _redis(broker_url) if broker_url.startswith(("redis:", "rediss:")) else _rabbitmq(broker_url)
         return [*found, _depths(broker_url)]
     except BrokerAwayError as error:
         return [
@@ -63,11 +65,38 @@ def _keeping(info: dict[str, Any]) -> list[Finding]:
     return findings or [ok("broker persistence", "append-only, nothing is evicted")]
 
 
-def _other(broker_url: str) -> list[Finding]:
-    connection = open_line(celery_app(broker_url))
-    with connection:
-        transport = connection.transport
-        return [ok("broker", f"{transport.driver_type} answers at {connection.as_uri()}")]
+def _rabbitmq(broker_url: str) -> list[Finding]:
+    app = celery_app(broker_url)
+    connection = open_line(app)
+    with broker_errors(connection.as_uri()), connection:
+        server: dict[str, Any] = connection.connection.server_properties
+        findings = [_rabbitmq_version(str(server.get("product")), str(server.get("version")))]
+        declared = [one for queue in app.conf.task_queues if (one := _declared(connection, queue))]
+    return findings + (declared or [ok("broker persistence", "quorum queues, every message is confirmed")])
+
+
+def _rabbitmq_version(product: str, version: str) -> Finding:
+    if tuple(int(part) for part in re.findall(r"\d+", version)[:2]) < OLDEST_RABBITMQ:
+        return fail(
+            "broker", f"{product} {version}", "use RabbitMQ 3.10 or newer: its quorum queues let ticks expire"
+        )
+    return ok("broker", f"{product} {version} answers")
+
+
+def _declared(connection: Any, queue: Any) -> Finding | None:
+    """What is wrong with a queue, if it is there: somebody may have made it before us, and as something else."""
+    for passive in (True, False):  # one that is not there must not be made by looking
+        with connection.channel() as channel:
+            try:
+                queue.bind(channel).queue_declare(passive=passive)
+            except connection.channel_errors as error:
+                if passive:
+                    return None
+                remedy = f"stop the workers, let it run empty, then `rabbitmqctl delete_queue {queue.name}`: workers make it anew"
+                return fail(
+                    "broker persistence", f"{queue.name} is not as Holdfire makes it: {error}", remedy
+                )
+    return None
 
 
 def _depths(broker_url: str) -> Finding:
