@@ -11,6 +11,7 @@ from typing import Annotated, Any
 
 import typer
 from celery import signals
+from celery.exceptions import CPendingDeprecationWarning
 from celery.platforms import SecurityWarning
 from sqlalchemy import Engine
 
@@ -50,6 +51,8 @@ def work(
     _log_through_us(settings)
     # Celery warns root of unpickling; nothing here is ever pickled.
     warnings.filterwarnings("ignore", message=".*superuser privileges", category=SecurityWarning)
+    # Said on every lost connection, of a setting that cancels tasks; ours are short, and twice does no harm.
+    warnings.filterwarnings("ignore", message=r"\s*In Celery 5\.1", category=CPendingDeprecationWarning)
     worker = app.Worker(
         hostname=f"holdfire-{os.getpid()}@{socket.gethostname()}",
         pool="threads",
