@@ -140,7 +140,7 @@ def _claim_ms(engine: Engine) -> float:
     assert sum(len(lease.postback_ids) for lease in leases) == 400
     with engine.begin() as connection:
         connection.execute(
-            text("""UPDATE postbacks SET state = 'delivered', due_at = NULL, lease_token = NULL
+            text("""UPDATE postbacks SET state = 'held', due_at = release_at, lease_token = NULL
                     WHERE state = 'leased'""")
         )
     return taken
