@@ -120,6 +120,9 @@ def celery_app(broker_url: str) -> Celery:
         broker_connection_retry=True,
         broker_connection_retry_on_startup=True,
         broker_connection_max_retries=None,
+        # Also when RabbitMQ closed only the channel, as it does when a database hung for longer than its
+        # consumer_timeout: the worker goes on, over a new connection.
+        broker_channel_error_retry=True,
         broker_transport_options=_transport_options(amqp_broker=quorum),
         enable_utc=True,
         timezone="UTC",

@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import time
+import warnings
 from collections.abc import Callable
 from typing import Any
 
 import structlog
+from celery.exceptions import CPendingDeprecationWarning
 from celery.worker.consumer import Consumer
 
 log = structlog.get_logger()
+
+REFUSED_PAUSE_S = 1.0
 
 
 class LastingConsumer(Consumer):  # type: ignore[misc]  # celery has no types
@@ -28,10 +33,16 @@ class LastingConsumer(Consumer):  # type: ignore[misc]  # celery has no types
 
     def on_connection_error_after_connected(self, exc: Exception) -> None:
         """What is left of the connection is dropped."""
-        try:
-            super().on_connection_error_after_connected(exc)
-        except AttributeError as error:
-            log.warning("broker.line_gone", reason=str(error))
+        if isinstance(exc, self.channel_errors):
+            # The broker is there and refuses: a queue that was declared otherwise is not helped by haste.
+            time.sleep(REFUSED_PAUSE_S)
+        with warnings.catch_warnings():
+            # Celery advertises a setting that cancels tasks on every lost connection, and overrides any filter.
+            warnings.simplefilter("ignore", CPendingDeprecationWarning)
+            try:
+                super().on_connection_error_after_connected(exc)
+            except AttributeError as error:
+                log.warning("broker.line_gone", reason=str(error))
 
     def create_task_handler(self, *given: Any, **named: Any) -> Callable[[Any], None]:
         """Messages are acknowledged when their task has ended, which may be on a connection that is gone by then."""
