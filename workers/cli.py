@@ -27,6 +27,7 @@ from workers.runtime import LEASE_S, Runtime
 from workers.up import Supervisor, children, end_with_supervisor
 
 GC_EVERY = 5_000
+GC_EVERY = 25_000
 M_ARENA_MAX = -8
 """mallopt's number for it, as in glibc's malloc.h."""
 THREADS = 4
@@ -65,6 +66,7 @@ def work(
         optimization="fair",
         quiet=True,
     )
+    _collect_rarely()
     try:
         worker.start()
     finally:
@@ -200,6 +202,16 @@ def _collect_rarely() -> None:
     gc.collect()
     gc.freeze()
     gc.set_threshold(GC_EVERY, 10, 10)
+
+
+def _collect_rarely() -> None:
+    """Look for reference cycles every so many thousand objects: an attempt leaves none, and looking takes time.
+
+    What is loaded by now stays for ever and is not looked at again; so a whole collection, after each message, is cheap.
+    """
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(GC_EVERY, 20, 20)
 
 
 def _spare_memory() -> None:
