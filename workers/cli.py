@@ -26,7 +26,6 @@ from workers.app import create_app
 from workers.runtime import LEASE_S, Runtime
 from workers.up import Supervisor, children, end_with_supervisor
 
-GC_EVERY = 5_000
 GC_EVERY = 25_000
 M_ARENA_MAX = -8
 """mallopt's number for it, as in glibc's malloc.h."""
@@ -48,7 +47,6 @@ def work(
 ) -> None:
     """Run one worker process: intake, release passes and firing. Run as many as there are cores."""
     _spare_memory()
-    _collect_rarely()
     settings, urls = _open()
     app, runtime = create_app(urls.database_url, urls.broker_url, lease_s=lease)
     _log_through_us(settings)
@@ -192,16 +190,6 @@ def _apply_config(settings: Settings, engine: Engine) -> None:
     for change in destinations.apply(engine, loaded.contracts, who="up"):
         if change.kind != "unchanged":
             typer.echo(f"destination {change.name}: {change.kind} {', '.join(change.fields)}", err=True)
-
-
-def _collect_rarely() -> None:
-    """Look for reference cycles every so many thousand objects, not every 700: what passes through has none.
-
-    What is loaded by now stays for ever and is not looked at again. Measured: an eighth of a firing worker's time.
-    """
-    gc.collect()
-    gc.freeze()
-    gc.set_threshold(GC_EVERY, 10, 10)
 
 
 def _collect_rarely() -> None:
