@@ -24,6 +24,7 @@ from infra.settings import Settings, load_settings
 from infra.store import destinations
 from workers.app import create_app
 from workers.runtime import LEASE_S, Runtime
+from workers.ticking import Clock, Ticker
 from workers.up import Supervisor, children, end_with_supervisor
 
 GC_EVERY = 25_000
@@ -77,9 +78,7 @@ def clock() -> None:
     settings, urls = _open()
     app, _ = create_app(urls.database_url, urls.broker_url)
     _log_through_us(settings)
-    beat = app.Beat(
-        scheduler="workers.ticking:Ticker", max_interval=1, loglevel=settings.log_level, quiet=True
-    )
+    beat = Clock(app=app, scheduler=Ticker, max_interval=1, loglevel=settings.log_level, quiet=True)
     try:
         beat.run()
     finally:
