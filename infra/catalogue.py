@@ -16,18 +16,10 @@ from typing import Any
 
 from pydantic import ValidationError
 
+from schemas.auth import BearerAuth, ClientCredentialsAuth, HeaderAuth
 from schemas.backoff import RetryPolicy
 from schemas.checking import check
-from schemas.destination import (
-    BearerAuth,
-    ClientCredentialsAuth,
-    Contract,
-    Destination,
-    HeaderAuth,
-    Limits,
-    Rules,
-    join,
-)
+from schemas.destination import Contract, Destination, Limits, Rules, join
 from schemas.hold import HoldPolicy
 from schemas.network import Network, QueryParameter, read_network
 from schemas.problem import GENERAL_REMEDIES, Problem, plain_reason
@@ -43,6 +35,8 @@ _REMEDIES = {
     "secret_ref": "Name the environment variable or the file, not the secret itself",
     "hold_without_wait": "Add wait",
     "wait_without_hold": 'Remove wait, or use kind = "refund"',
+    "timeout_without_decision": 'Remove on_timeout, or use kind = "credit_check"',
+    "release_without_hold": "Remove release_on, or give the window a kind and its wait",
     "duration_shape": 'Write it like "30s", "15m", "6h" or "14d"',
 }
 

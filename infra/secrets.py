@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-from schemas.destination import SecretRef
+from schemas.auth import SecretRef
 from schemas.redaction import SHORTEST_SECRET
 
 

@@ -6,9 +6,9 @@ import re
 from dataclasses import dataclass
 from urllib.parse import SplitResult, urlsplit
 
+from schemas.calendars import show_wait
 from schemas.destination import Contract
 from schemas.durations import show
-from schemas.hold import show_wait
 from schemas.macros import EVENT_MACROS, MACRO, names_in
 from schemas.network import host_allowed
 from schemas.problem import Problem

@@ -44,6 +44,7 @@ class StoredConversion:
     name: str
     occurred_at: datetime
     order_id: str | None
+    value: Decimal | None
     currency: str | None
     click_ids: dict[str, str]
     partner_id: str | None
@@ -61,6 +62,7 @@ def read_stored_conversion(text: str) -> StoredConversion:
         raw["name"],
         datetime.fromisoformat(raw["occurred_at"]),
         get("order_id"),
+        None if get("value") is None else Decimal(raw["value"]),
         get("currency"),
         get("click_ids") or {},
         get("partner_id"),

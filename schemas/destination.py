@@ -7,40 +7,20 @@ from datetime import timedelta
 from functools import cached_property
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
-from pydantic_core import PydanticCustomError
+from pydantic import BaseModel, ConfigDict, Field
 
+from schemas.auth import Auth, BearerAuth, ClientCredentialsAuth, HeaderAuth, SecretRef
 from schemas.backoff import RetryPolicy
 from schemas.durations import Duration
-from schemas.event import ConversionEvent
 from schemas.exchange import FetchLimits
-from schemas.hold import HoldPolicy, HoldRule
+from schemas.hold import HoldPolicy, HoldRule, Priced
 from schemas.macros import Template
-from schemas.network import AgeLimit, Network, QueryParameter
+from schemas.network import Adjustment, AdjustmentKind, AgeLimit, Network, QueryParameter
 from schemas.verdict import AnswerRules, Dedupe
 
 
 class _Config(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
-
-
-class SecretRef(_Config):
-    """Where a secret is found: never the secret itself. Exactly one of the two."""
-
-    env: str | None = None
-    file: str | None = None
-
-    @model_validator(mode="before")
-    @classmethod
-    def _named_not_written(cls, given: object) -> object:
-        # Said here and not by the type, whose own message would not tell what to write instead.
-        # An applied contract is stored whole and comes back with the other place named and empty.
-        places = [
-            place for place in ("env", "file") if isinstance(given, dict) and given.get(place) is not None
-        ]
-        if isinstance(given, str) or (isinstance(given, dict) and len(places) != 1):
-            raise PydanticCustomError("secret_ref", 'a secret is { env = "NAME" } or { file = "PATH" }')
-        return given
 
 
 class Limits(_Config):
@@ -58,32 +38,15 @@ class Limits(_Config):
     body_cap: Annotated[int, Field(ge=0, le=1_048_576)] = 16_384
 
 
-class HeaderAuth(_Config):
-    """An API key in a header."""
+class AdjustPolicy(_Config):
+    """What is done when a conversion that was delivered is taken back, in whole or in part.
 
-    kind: Literal["header"]
-    name: Annotated[str, Field(pattern=r"^[A-Za-z0-9!#$%&'*+.^_`|~-]+$")] = "X-API-Key"
-    value: SecretRef
+    ``send``: fire the adjustment that the network takes; otherwise what stands wrong there is recorded as lost.
+    ``wait``: how long an adjustment is held first, so that several refunds make one.
+    """
 
-
-class BearerAuth(_Config):
-    """RFC 6750: ``Authorization: Bearer …`` with a token that does not change by itself."""
-
-    kind: Literal["bearer"]
-    token: SecretRef
-
-
-class ClientCredentialsAuth(_Config):
-    """RFC 6749 §4.4: a token fetched with the client's own credentials, cached and renewed before it ends."""
-
-    kind: Literal["client_credentials"]
-    token_url: Annotated[str, Field(pattern=r"^https?://")]
-    client_id: str
-    client_secret: SecretRef
-    scope: str | None = None
-
-
-Auth = Annotated[HeaderAuth | BearerAuth | ClientCredentialsAuth, Field(discriminator="kind")]
+    send: bool = True
+    wait: Annotated[Duration, Field(ge=timedelta(0))] = timedelta(0)
 
 
 class Rules(_Config):
@@ -111,6 +74,7 @@ class Destination(_Config):
     """Policies for some of its events; ``hold`` is for the others."""
     retry: RetryPolicy | None = None
     limits: Limits = Limits()
+    adjust: AdjustPolicy = AdjustPolicy()
     dedupe: Dedupe | None = None
     """The account's own rule where the network lets it be set."""
     rules: Rules | None = None
@@ -128,7 +92,7 @@ class Destination(_Config):
             "hold": self.hold
         }
 
-    def hold_for(self, event: ConversionEvent) -> HoldPolicy:
+    def hold_for(self, event: Priced) -> HoldPolicy:
         """The policy of the first rule that takes the event, or the destination's own."""
         return next((rule.hold for rule in self.holds if rule.takes(event)), self.hold)
 
@@ -175,6 +139,28 @@ class Contract(BaseModel):
     @cached_property
     def template(self) -> Template:
         return self.network.template(self.destination.parameters, self.destination.headers)
+
+    def adjustment(self, kind: AdjustmentKind) -> Adjustment | None:
+        """How the network is told of a correction of this kind, or None if it cannot be."""
+        return self.network.adjustments.of(kind) if self.destination.adjust.send else None
+
+    def template_for(self, kind: AdjustmentKind | None) -> Template:
+        """What to render: the conversion's own postback, or an adjustment of it. ``kind`` must be one the network takes."""
+        if kind is None:
+            return self.template
+        found = self.network.adjustments.of(kind)
+        assert found is not None
+        return found.template()
+
+    def answer_for(self, kind: AdjustmentKind | None) -> AnswerRules:
+        """How an answer to it is judged."""
+        found = None if kind is None else self.network.adjustments.of(kind)
+        return self.network.answer if found is None or found.answer is None else found.answer
+
+    def dedupe_for(self, kind: AdjustmentKind | None) -> Dedupe:
+        """What the network does with it a second time."""
+        found = None if kind is None else self.network.adjustments.of(kind)
+        return self.dedupe if found is None else found.dedupe
 
     @cached_property
     def fetch_limits(self) -> FetchLimits:

@@ -2,106 +2,43 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Container
-from dataclasses import dataclass
-from datetime import UTC, date, datetime, timedelta
+from datetime import datetime, timedelta
 from decimal import Decimal
-from functools import lru_cache
-from itertools import islice
-from typing import Annotated, Literal, Self
-from zoneinfo import ZoneInfo
+from typing import Annotated, Literal, Protocol, Self
 
-from cronsim import CronSim, CronSimError
-from pydantic import (
-    AfterValidator,
-    BaseModel,
-    BeforeValidator,
-    ConfigDict,
-    Field,
-    PlainSerializer,
-    model_validator,
-)
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 from pydantic_core import PydanticCustomError
 
-from schemas import durations
-from schemas.event import ConversionEvent
+from schemas.calendars import (
+    BusinessDays,
+    Calendar,
+    Cron,
+    TimeZone,
+    Wait,
+    add_business_days,
+    longest_gap,
+    next_tick,
+    show_wait,
+)
 from schemas.money import MINOR_DIGITS
-
-_BUSINESS_DAYS = re.compile(r"^(\d{1,3})bd$")
-LONGEST_BUSINESS_DAYS = 366
+from schemas.signals import REASONS, Confirmed, Outcome, TakenBack, VoidReason
 
 
-@dataclass(frozen=True, slots=True)
-class BusinessDays:
-    """A wait counted in days on which a policy's calendar works; written ``"10bd"``."""
+class Priced(Protocol):
+    """What a rule looks at: an event, or a conversion made of it."""
 
-    count: int
-
-
-def _wait(text: object) -> timedelta | BusinessDays:
-    if isinstance(text, BusinessDays):
-        return text
-    match = _BUSINESS_DAYS.match(text.strip()) if isinstance(text, str) else None
-    if match is None:
-        return durations.parse(text)
-    if int(match[1]) > LONGEST_BUSINESS_DAYS:
-        raise PydanticCustomError("duration_size", "{text} is longer than a year", {"text": repr(text)})
-    return BusinessDays(int(match[1]))
-
-
-def show_wait(wait: timedelta | BusinessDays) -> str:
-    """The wait as it is written in a policy."""
-    return f"{wait.count}bd" if isinstance(wait, BusinessDays) else durations.show(wait)
-
-
-def _time_zone(name: str) -> str:
-    try:
-        ZoneInfo(name)
-    except (KeyError, ValueError, OSError):
-        raise PydanticCustomError(
-            "time_zone", "{name} is no IANA time zone: write one such as Europe/Berlin", {"name": repr(name)}
-        ) from None
-    return name
-
-
-def _cron(expression: str) -> str:
-    if len(expression.split()) != 5:
-        raise PydanticCustomError(
-            "schedule",
-            "{text} has not the five fields of a cron expression, such as 0 6 * * 1-5",
-            {"text": repr(expression)},
-        )
-    try:
-        next(CronSim(expression, datetime(2026, 1, 1, tzinfo=UTC)))
-    except (CronSimError, StopIteration) as error:
-        raise PydanticCustomError(
-            "schedule",
-            "{text} is no cron expression: {error}",
-            {"text": repr(expression), "error": str(error)},
-        ) from None
-    return expression
-
-
-def _calendar(code: str) -> str:
-    try:
-        _holidays(code)
-    except (NotImplementedError, KeyError):
-        raise PydanticCustomError(
-            "calendar",
-            "{code} is no holiday calendar: write a country such as DE, with its subdivision as in DE-BE if need be",
-            {"code": repr(code)},
-        ) from None
-    return code
-
-
-Wait = Annotated[
-    timedelta | BusinessDays, BeforeValidator(_wait), PlainSerializer(show_wait, return_type=str)
-]
+    @property
+    def name(self) -> str: ...
+    @property
+    def value(self) -> Decimal | None: ...
+    @property
+    def currency(self) -> str | None: ...
 
 
 class HoldPolicy(BaseModel):
-    """``none``: fire at once. ``refund``: wait out the refund window, fire what was not refunded.
+    """``none``: fire at once. ``refund``: wait out the refund window, fire what was not refunded. ``credit_check``: wait
+    for a lender's decision, at most for ``wait``; ``on_timeout`` says what an application without one comes to.
 
     ``wait``: a duration, or business days of ``calendar`` (``"10bd"``: Monday to Friday without the holidays of an
     ISO 3166 country or subdivision). ``measured_from``: ``event`` (occurred_at), ``click`` (clicked_at, or the event
@@ -109,27 +46,68 @@ class HoldPolicy(BaseModel):
     five cron fields in ``timezone`` (IANA); what is due goes at the next tick, and a tick that a change of clocks
     skips or doubles comes once. ``release``: ``manual`` keeps what is due until ``holdfire release --due`` lets it go,
     for those whose own scheduler drives the releases.
+
+    ``release_on``: outcomes that end the window early; an approval does under ``credit_check`` if nothing is said.
+    ``void_on``: outcomes that take the conversion back.
     """
 
     # Business days are ours to parse and write; pydantic need only let them through.
     model_config = ConfigDict(extra="forbid", frozen=True, arbitrary_types_allowed=True)
 
-    kind: Literal["none", "refund"] = "none"
+    kind: Literal["none", "refund", "credit_check"] = "none"
     wait: Wait = timedelta(0)
     measured_from: Literal["event", "click", "receipt"] = "event"
-    calendar: Annotated[str, AfterValidator(_calendar)] | None = None
-    schedule: Annotated[str, AfterValidator(_cron)] | None = None
-    timezone: Annotated[str, AfterValidator(_time_zone)] = "UTC"
+    calendar: Calendar | None = None
+    schedule: Cron | None = None
+    timezone: TimeZone = "UTC"
     release: Literal["auto", "manual"] = "auto"
+    release_on: tuple[Confirmed, ...] | None = None
+    void_on: tuple[TakenBack, ...] = (
+        "refund",
+        "cancel",
+        "chargeback.opened",
+        "chargeback.lost",
+        "credit_check.declined",
+    )
+    on_timeout: Literal["release", "void"] | None = None
 
     @model_validator(mode="after")
     def _wait_fits_kind(self) -> Self:
-        if self.kind == "refund" and self.wait in (timedelta(0), BusinessDays(0)):
+        waits = self.wait not in (timedelta(0), BusinessDays(0))
+        if self.kind == "refund" and not waits:
             raise PydanticCustomError(
                 "hold_without_wait", 'a refund window needs its length, such as wait = "14d"'
             )
+        if self.kind == "credit_check" and not waits:
+            raise PydanticCustomError(
+                "hold_without_wait",
+                'a credit check needs the longest time that a decision may take, such as wait = "30d"',
+            )
         if self.kind == "none" and self.wait != timedelta(0):
             raise PydanticCustomError("wait_without_hold", 'wait is given, but kind = "none" does not wait')
+        return self
+
+    @model_validator(mode="after")
+    def _outcomes_fit_kind(self) -> Self:
+        if self.on_timeout is not None and self.kind != "credit_check":
+            raise PydanticCustomError(
+                "timeout_without_decision",
+                'on_timeout is for a decision that never comes: it goes with kind = "credit_check"',
+            )
+        if self.release_on and self.kind == "none":
+            raise PydanticCustomError(
+                "release_without_hold", 'release_on is given, but kind = "none" does not wait'
+            )
+        if "refund" not in self.void_on:
+            raise PydanticCustomError(
+                "void_without_refund",
+                'void_on leaves out "refund": what was given back in full is never reported. Add it',
+            )
+        if "chargeback.opened" in self.void_on and "chargeback.lost" not in self.void_on:
+            raise PydanticCustomError(
+                "void_without_loss",
+                'void_on has "chargeback.opened" but not "chargeback.lost": a lost dispute would bring it back. Add it',
+            )
         return self
 
     @model_validator(mode="after")
@@ -154,6 +132,23 @@ class HoldPolicy(BaseModel):
         return self
 
     @property
+    def releases_on(self) -> tuple[Confirmed, ...]:
+        """Outcomes that end the window early."""
+        if self.release_on is not None:
+            return self.release_on
+        return ("credit_check.approved",) if self.kind == "credit_check" else ()
+
+    @property
+    def needs_decision(self) -> bool:
+        """Whether its window's end voids what no credit decision approved."""
+        return self.kind == "credit_check" and self.on_timeout != "release"
+
+    def void_reason(self, outcomes: Container[Outcome]) -> VoidReason | None:
+        """Why a conversion of which ``outcomes`` hold is not reported, or None if it is."""
+        standing = (each for each in REASONS if each in self.void_on and each in outcomes)
+        return next((REASONS[each] for each in standing), None)
+
+    @property
     def longest_wait(self) -> timedelta:
         """A bound on how long a postback is held: business days with their weekends and a fortnight of holidays,
         and the longest time between two ticks of the schedule."""
@@ -168,7 +163,14 @@ class HoldPolicy(BaseModel):
             said = "none: fires at once"
         else:
             start = {"event": "the event", "click": "the click", "receipt": "its receipt"}[self.measured_from]
-            said = f"{self.kind}, {show_wait(self.wait)}{f' ({self.calendar})' if self.calendar else ''} from {start}"
+            kind = self.kind.replace("_", " ")
+            said = (
+                f"{kind}, {show_wait(self.wait)}{f' ({self.calendar})' if self.calendar else ''} from {start}"
+            )
+        if self.kind == "credit_check":
+            said = (
+                f"{said}, without a decision {'released' if self.on_timeout == 'release' else 'voided'} then"
+            )
         if self.schedule is not None:
             said = f"{said}, at {self.schedule} {self.timezone}"
         return f"{said}, then released by hand" if self.release == "manual" else said
@@ -205,7 +207,7 @@ class HoldRule(BaseModel):
             )
         return self
 
-    def takes(self, event: ConversionEvent) -> bool:
+    def takes(self, event: Priced) -> bool:
         if self.events and event.name not in self.events:
             return False
         if self.min_value is None and self.max_value is None:
@@ -237,46 +239,3 @@ def release_at(
     return (
         end if policy.schedule is None else next_tick(max(end, received_at), policy.schedule, policy.timezone)
     )
-
-
-def next_tick(instant: datetime, schedule: str, timezone: str) -> datetime:
-    """The first tick at or after ``instant``, in UTC. A tick that a change of clocks skips comes right after the gap."""
-    # cronsim looks from the minute after the one it is given.
-    before = instant.astimezone(ZoneInfo(timezone)) - timedelta(microseconds=1)
-    return next(CronSim(schedule, before)).astimezone(UTC)
-
-
-@lru_cache(maxsize=64)
-def longest_gap(schedule: str, timezone: str) -> timedelta:
-    """The longest time between two ticks, among those of the coming four years or the first 2,000."""
-    ticks = CronSim(schedule, datetime(2026, 1, 1, tzinfo=ZoneInfo(timezone)))
-    last, longest = next(ticks), timedelta(0)
-    for tick in islice(ticks, 2000):
-        longest, last = max(longest, tick.astimezone(UTC) - last.astimezone(UTC)), tick
-        if tick.year > 2029:
-            break
-    return longest
-
-
-def add_business_days(start: datetime, count: int, calendar: str, timezone: str) -> datetime:
-    """``start`` moved on by ``count`` working days of ``calendar`` at the same local time of day, in UTC."""
-    local = start.astimezone(ZoneInfo(timezone))
-    day = local.date()
-    while count:
-        day += timedelta(days=1)
-        count -= _works(calendar, day)
-    return local.replace(year=day.year, month=day.month, day=day.day).astimezone(UTC)
-
-
-@lru_cache(maxsize=20_000)
-def _works(calendar: str, day: date) -> bool:
-    return day.weekday() < 5 and day not in _holidays(calendar)
-
-
-@lru_cache(maxsize=16)
-def _holidays(calendar: str) -> Container[date]:
-    """The holidays of ``"DE"`` or ``"US-CA"``. Imported when first asked for: few policies need a calendar."""
-    from holidays import country_holidays  # noqa: PLC0415 — 9 MB that most workers never need
-
-    country, _, subdivision = calendar.partition("-")
-    return country_holidays(country, subdiv=subdivision or None)

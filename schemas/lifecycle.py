@@ -56,6 +56,7 @@ class Move(StrEnum):
     EXHAUST = "exhaust"
     DOUBT = "doubt"
     PROMOTE = "promote"
+    REINSTATE = "reinstate"
 
 
 TABLE: dict[State, dict[Move, frozenset[State]]] = {
@@ -92,7 +93,11 @@ TABLE: dict[State, dict[Move, frozenset[State]]] = {
     State.DELIVERED: {},
     State.REJECTED: {},
     State.DEAD: {},
-    State.VOIDED: {},
+    # What voided it was withdrawn: a dispute was won, a decision revised. It goes on where it was with what is left of
+    # its window and horizon; or another one has taken its place meanwhile. Moved by the signal's transaction.
+    State.VOIDED: {
+        Move.REINSTATE: frozenset({State.HELD, State.RETRYING, State.DEAD, State.DUPLICATE}),
+    },
     State.EXPIRED: {},
     State.IN_DOUBT: {},
     # The first it names was voided or expired before it fired: then it is no duplicate any more, and waits out its

@@ -16,6 +16,8 @@ from schemas.event import CurrencyCode
 from schemas.macros import Parameter, Template
 from schemas.verdict import AnswerRules, Dedupe, regular_expression
 
+AdjustmentKind = Literal["retraction", "restatement"]
+
 
 class _Data(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -82,6 +84,49 @@ class Example(_Data):
     body: str = ""
 
 
+class Adjustment(_Data):
+    """How one postback that was delivered is corrected. Its parts are like the network's own, and stand alone.
+
+    Macros are the conversion's, but ``{value}`` is the new total that stands now and ``{delta}`` the signed change from
+    what the network was told last, such as ``-10.00``. ``basis``: the page's words, or what is missing there.
+    """
+
+    method: Literal["GET", "POST", "PUT"] = "GET"
+    url: str
+    parameters: tuple[QueryParameter, ...] = ()
+    headers: dict[str, str] = Field(default_factory=dict)
+    body: str = ""
+    answer: AnswerRules | None = None
+    """The network's own rules if left out."""
+    dedupe: Dedupe
+    """What the network does with the same adjustment twice."""
+    basis: str
+    revives: bool = False
+    """Of a restatement: it also brings back what was retracted, as after a dispute that was won."""
+    age_limit: AgeLimit | None = None
+    examples: tuple[Example, ...] = ()
+
+    def template(self) -> Template:
+        """What to render."""
+        return Template(
+            method=self.method,
+            url=self.url,
+            parameters=tuple(parameter.plain() for parameter in self.parameters),
+            headers=tuple(self.headers.items()),
+            body=self.body,
+        )
+
+
+class Adjustments(_Data):
+    """The corrections a network takes: ``retraction`` takes a conversion back, ``restatement`` gives it another value."""
+
+    retraction: Adjustment | None = None
+    restatement: Adjustment | None = None
+
+    def of(self, kind: AdjustmentKind) -> Adjustment | None:
+        return self.retraction if kind == "retraction" else self.restatement
+
+
 class Network(_Data):
     """One platform's contract. ``delivered_means`` says what a delivered answer is worth as evidence."""
 
@@ -118,6 +163,7 @@ class Network(_Data):
     sub_id: bool = False
     """Whether the network tells conversions of one click apart by order id."""
     age_limit: AgeLimit | None = None
+    adjustments: Adjustments = Adjustments()
     retry: RetryPolicy | None = None
     open_rules: bool = False
     """Whether a destination may set rules of its own (``schemas.destination.Rules``): the generic network."""

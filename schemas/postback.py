@@ -12,6 +12,8 @@ from schemas.destination import DestinationVersion
 from schemas.event import ConversionEvent
 from schemas.exchange import Hop, OutboundRequest
 from schemas.lifecycle import State
+from schemas.network import AdjustmentKind
+from schemas.signals import Outcome, VoidReason
 from schemas.verdict import VerdictKind
 
 Trigger = Literal["release", "retry"]
@@ -24,6 +26,17 @@ class Lease:
     token: int
     version_id: int
     postback_ids: tuple[int, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Correction:
+    """What makes a postback an adjustment: what it tells, and what the network was told last."""
+
+    kind: AdjustmentKind
+    reported: Decimal | None
+    """What the network was told last that the conversion is worth."""
+    retracted: bool
+    """Whether the network was told last that it is worth nothing."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,6 +56,15 @@ class Gated:
     event: ConversionEvent | StoredConversion
     now: datetime
     """The database's clock when the gate looked."""
+    outcomes: tuple[Outcome, ...] = ()
+    """What stands of its conversion."""
+    correction: Correction | None = None
+    """Of an adjustment."""
+    asked: int = 0
+    """How often the service was asked whether it may fire, since ``asked_since``."""
+    asked_since: datetime | None = None
+    confirmed_at: datetime | None = None
+    """When the service last said that it may."""
 
     @property
     def trigger(self) -> Trigger:
@@ -71,6 +93,8 @@ class Stopped:
     reason: str
     delay_s: float | None = None
     """For one that goes back to waiting: seconds from now until it is due again."""
+    void_reason: VoidReason | None = None
+    """For one that is voided."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,6 +122,8 @@ class SettledAttempt:
     click_id: str | None = None
     notes: tuple[str, ...] = ()
     hops: tuple[Hop, ...] = ()
+    told: Decimal | None = None
+    """The value that was sent, where it is not the conversion's own."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,6 +142,7 @@ class LostAttempt:
     had_unknown: bool
     event: ConversionEvent | StoredConversion
     now: datetime
+    adjustment: AdjustmentKind | None = None
 
     @property
     def trigger(self) -> Trigger:

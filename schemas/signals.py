@@ -6,64 +6,129 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from decimal import Decimal
 from enum import StrEnum
+from typing import Literal, get_args
 
 from schemas.event import CancelSignal, ChargebackSignal, CreditCheckSignal, RefundSignal, Signal
 
+TakenBack = Literal[
+    "refund", "partial_refund", "cancel", "chargeback.opened", "chargeback.lost", "credit_check.declined"
+]
+"""Outcomes that take a conversion back: ``refund`` when nothing is left of its value, ``partial_refund`` when something
+is, and a chargeback when all of it is disputed; a smaller dispute only takes its amount off the value."""
+Confirmed = Literal["credit_check.approved", "chargeback.won"]
+"""Outcomes that confirm a conversion."""
+Undecided = Literal["credit_check.review"]
+Outcome = TakenBack | Confirmed | Undecided
+
+OUTCOMES: tuple[Outcome, ...] = (*get_args(TakenBack), *get_args(Confirmed), *get_args(Undecided))
+
 
 class VoidReason(StrEnum):
+    """Why a postback never fires."""
+
     REFUNDED = "refunded"
     DECLINED = "declined"
     CANCELLED = "cancelled"
     CHARGED_BACK = "charged_back"
+    UNCONFIRMED = "unconfirmed"
+    """What its policy waits for never came: a credit decision, or an answer of the service that is asked."""
+    BY_HAND = "by_hand"
+    WITHDRAWN = "withdrawn"
+    """Of an adjustment: there is nothing left to correct."""
+
+
+SIGNALLED = frozenset(
+    {VoidReason.REFUNDED, VoidReason.DECLINED, VoidReason.CANCELLED, VoidReason.CHARGED_BACK}
+)
+"""Reasons that signals give, and that other signals may withdraw: a dispute is won, a decision is revised."""
+
+REASONS: dict[TakenBack, VoidReason] = {
+    "refund": VoidReason.REFUNDED,
+    "partial_refund": VoidReason.REFUNDED,
+    "credit_check.declined": VoidReason.DECLINED,
+    "cancel": VoidReason.CANCELLED,
+    "chargeback.opened": VoidReason.CHARGED_BACK,
+    "chargeback.lost": VoidReason.CHARGED_BACK,
+}
+"""In order of precedence, where several stand."""
+
+_DISPUTE_RANKS = {"opened": 0, "won": 1, "lost": 2}
+_CREDIT_RANKS = {"review": 0, "approved": 1, "declined": 2}
 
 
 @dataclass(frozen=True, slots=True)
 class Standing:
-    """What is left of a conversion: ``void`` set means nothing is. ``notes`` by event id say what was not applied."""
+    """What is left of a conversion (``net_value``), and the ``outcomes`` that hold of it as of now.
 
-    void: VoidReason | None
+    ``notes`` by event id say what was not applied, and why.
+    """
+
     net_value: Decimal | None
+    outcomes: frozenset[Outcome]
     notes: dict[str, str]
 
 
 def standing(value: Decimal | None, currency: str | None, signals: Iterable[Signal]) -> Standing:
     """Fold every signal of one conversion.
 
-    Deltas add up; a cumulative amount states the total at its time, so the largest counts. What was refunded
-    is the greater of the two, a net of zero voids, and refunds of more than was paid leave zero with a note.
-    A refund in another currency is kept with a note and not applied. A signal that comes again counts once.
+    Deltas add up; a cumulative amount states the total at its time, so the largest counts, and what was refunded
+    is the greater of the two. Of a dispute and of a credit check the latest word by its own clock holds; of two at one
+    instant the more final, then the worse. A dispute over a part of the value takes that part off while it is open or
+    lost; it keeps the amount said last. What is left is never below zero. A refund in another currency is kept with
+    a note and not applied. A signal that comes again counts once.
     """
     notes: dict[str, str] = {}
-    voids: set[VoidReason] = set()
+    once = list({(signal.source, signal.event_id): signal for signal in signals}.values())
     partial: list[RefundSignal] = []
-    for signal in {(signal.source, signal.event_id): signal for signal in signals}.values():
-        if reason := _voids(signal):
-            voids.add(reason)
-        elif note := _unapplied(signal, value, currency):
-            notes[signal.event_id] = note
-        elif isinstance(signal, RefundSignal):
-            partial.append(signal)
-    void = next((reason for reason in VoidReason if reason in voids), None)
-    refunded = _refunded(partial)
-    if value is None or not refunded:
-        return Standing(void, value, notes)
-    if refunded > value:
-        notes["refunds"] = f"refunds add up to {refunded}, more than the {value} that was paid"
-    net = max(value - refunded, Decimal(0))
-    return Standing(void or (VoidReason.REFUNDED if not net else None), net, notes)
+    for signal in once:
+        if isinstance(signal, RefundSignal) and signal.amount is not None:
+            if note := _unapplied(signal, value, currency):
+                notes[signal.event_id] = note
+            else:
+                partial.append(signal)
+    dispute, disputed = _dispute(once, value, currency)
+    outcomes = {
+        outcome for outcome in (*map(_takes_all, once), _credit(once), dispute) if outcome is not None
+    }
+    taken = _refunded(partial) + disputed
+    if value is None or not taken:
+        return Standing(value, frozenset(outcomes), notes)
+    if taken > value:
+        notes["refunds"] = f"refunds add up to {taken}, more than the {value} that was paid"
+    net = max(value - taken, Decimal(0))
+    outcomes.add("partial_refund" if net else "refund")
+    return Standing(net, frozenset(outcomes), notes)
 
 
-def _voids(signal: Signal) -> VoidReason | None:
-    """What a signal voids by itself, whatever else came."""
+_DISPUTES: dict[str, Outcome] = {
+    "opened": "chargeback.opened",
+    "won": "chargeback.won",
+    "lost": "chargeback.lost",
+}
+_CREDITS: dict[str, Outcome] = {
+    "review": "credit_check.review",
+    "approved": "credit_check.approved",
+    "declined": "credit_check.declined",
+}
+
+
+def _takes_all(signal: Signal) -> Outcome | None:
+    """What a signal that needs no other to be understood takes back."""
     match signal:
         case CancelSignal():
-            return VoidReason.CANCELLED
+            return "cancel"
         case RefundSignal(amount=None):
-            return VoidReason.REFUNDED
-        case ChargebackSignal(outcome="opened" | "lost"):
-            return VoidReason.CHARGED_BACK
-        case CreditCheckSignal(outcome="declined"):
-            return VoidReason.DECLINED
+            return "refund"
+    return None
+
+
+def confirmed_by(signal: Signal) -> Outcome | None:
+    """The confirmation that a signal is, whatever else came."""
+    match signal:
+        case CreditCheckSignal(outcome="approved"):
+            return "credit_check.approved"
+        case ChargebackSignal(outcome="won"):
+            return "chargeback.won"
     return None
 
 
@@ -73,12 +138,35 @@ def _refunded(partial: list[RefundSignal]) -> Decimal:
     return max(deltas, *totals, Decimal(0))
 
 
-def _unapplied(signal: Signal, value: Decimal | None, currency: str | None) -> str | None:
-    """Why a signal that voids nothing changes nothing either, or None for a refund that is applied."""
-    if isinstance(signal, ChargebackSignal | CreditCheckSignal):
-        return f"{signal.type} {signal.outcome}: no policy of this conversion acts on it"
-    if not isinstance(signal, RefundSignal):
+def _credit(signals: Iterable[Signal]) -> Outcome | None:
+    decisions = [signal for signal in signals if isinstance(signal, CreditCheckSignal)]
+    if not decisions:
         return None
+    return _CREDITS[max(decisions, key=lambda s: (s.occurred_at, _CREDIT_RANKS[s.outcome])).outcome]
+
+
+def _dispute(
+    signals: Iterable[Signal], value: Decimal | None, currency: str | None
+) -> tuple[Outcome | None, Decimal]:
+    """Where the dispute stands, and what it takes off the value: all of it is an outcome, a part of it an amount.
+
+    All of it is disputed where no amount was ever said, and where the amount cannot be compared with the value.
+    """
+    found = [signal for signal in signals if isinstance(signal, ChargebackSignal)]
+    if not found:
+        return None, Decimal(0)
+    found.sort(key=lambda s: (s.occurred_at, _DISPUTE_RANKS[s.outcome], s.source, s.event_id))
+    last, said = found[-1], [signal for signal in found if signal.amount is not None]
+    if last.outcome == "won" or not said or value is None:
+        return _DISPUTES[last.outcome], Decimal(0)
+    amount = said[-1].amount or Decimal(0)
+    if said[-1].currency not in {None, currency} or amount >= value:
+        return _DISPUTES[last.outcome], Decimal(0)
+    return None, amount
+
+
+def _unapplied(signal: RefundSignal, value: Decimal | None, currency: str | None) -> str | None:
+    """Why a partial refund changes nothing, or None if it is applied."""
     if value is None:
         return "partial refund of a conversion without a value: not applied"
     if signal.currency is not None and signal.currency != currency:

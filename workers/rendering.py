@@ -12,8 +12,9 @@ import structlog
 
 from infra.secrets import SecretError, read_secret
 from infra.version import VERSION
+from schemas.auth import BearerAuth, HeaderAuth
 from schemas.conversion import event_values
-from schemas.destination import BearerAuth, Contract, DestinationVersion, HeaderAuth
+from schemas.destination import Contract, DestinationVersion
 from schemas.exchange import Headers, OutboundRequest
 from schemas.ids import show
 from schemas.lifecycle import State, came_from

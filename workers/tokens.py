@@ -12,7 +12,7 @@ from urllib.parse import quote_plus, urlencode
 import orjson
 
 from infra.http.fetch import Exchanger, fetch
-from schemas.destination import ClientCredentialsAuth
+from schemas.auth import ClientCredentialsAuth
 from schemas.exchange import OutboundRequest
 from schemas.redaction import SHORTEST_SECRET
 from workers.rendering import Account

@@ -17,7 +17,7 @@ import uvloop
 
 from infra.http.fetch import fetch
 from infra.http.transport import EvidenceTransport
-from schemas.destination import ClientCredentialsAuth
+from schemas.auth import ClientCredentialsAuth
 from schemas.exchange import Answer, Failure, FailureKind, OutboundRequest
 from schemas.postback import Prepared
 from workers.rendering import Account

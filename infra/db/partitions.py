@@ -6,7 +6,7 @@ from datetime import date
 
 from sqlalchemy import Connection, text
 
-PARTITIONED = ("intents", "attempts", "hops")
+PARTITIONED = ("intents", "attempts", "hops", "checks")
 MONTHS_AHEAD = 2
 TABLES_LOCK = 0x486F6C64  # "Hold": one key for all that changes the tables
 

@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from typing import Any
 
-from sqlalchemy import Connection, Engine, text
+from sqlalchemy import Connection, Engine, Row, text
 
 from infra import version
 from infra.db.engine import as_json, copy_bytes, copy_rows, copy_text, copy_value
@@ -16,7 +17,7 @@ from schemas.conversion import StoredConversion, read_stored_conversion
 from schemas.event import ConversionEvent, read_stored
 from schemas.exchange import Hop
 from schemas.lifecycle import State
-from schemas.postback import Gated, LostAttempt, Prepared, SettledAttempt, Stopped
+from schemas.postback import Correction, Gated, LostAttempt, Prepared, SettledAttempt, Stopped
 
 _LOCK_LEASED = text("""
     SELECT p.id FROM postbacks p
@@ -26,9 +27,10 @@ _LOCK_LEASED = text("""
 # A statement of its own, for it must see what was committed while the lock was waited for: a signal changes the net
 # value under the same locks, and joined to them the value would be as old as the waiting.
 _READ_LEASED = text("""
-    SELECT p.id, p.version_id, p.attempts, p.had_unknown, p.first_attempt_at, p.expires_at, c.net_value,
-        c.event::text AS event, nextval('attempt_ids') AS attempt_id, now() AS now
-    FROM postbacks p JOIN conversions c ON c.id = p.conversion_id
+    SELECT p.id, p.version_id, p.attempts, p.had_unknown, p.first_attempt_at, p.expires_at, c.net_value, c.outcomes,
+        c.value, c.event::text AS event, nextval('attempt_ids') AS attempt_id, now() AS now, p.asked, p.asked_since,
+        p.confirmed_at, p.adjustment, o.reported, o.retracted_at IS NOT NULL AS retracted
+    FROM postbacks p JOIN conversions c ON c.id = p.conversion_id LEFT JOIN postbacks o ON o.id = p.adjusts
     WHERE p.id = ANY(:ids) ORDER BY p.id""")
 
 # A lease that waited long for a worker is renewed, so that the attempt has most of it ahead. A fresh one is left alone:
@@ -49,9 +51,10 @@ _RECORD_INTENTS = text("""
 _STOP = text("""
     UPDATE postbacks p
     SET state = r.state, reason = coalesce(r.reason, p.reason), lease_token = NULL,
+        void_reason = coalesce(r.void_reason, p.void_reason),
         due_at = now() + make_interval(secs => r.delay_s),
         settled_at = CASE WHEN r.delay_s IS NULL THEN now() END
-    FROM json_to_recordset(:rows) AS r(id bigint, state text, reason text, delay_s float8)
+    FROM json_to_recordset(:rows) AS r(id bigint, state text, reason text, delay_s float8, void_reason text)
     WHERE p.id = r.id""")
 
 # Fenced by id, state and lease token: of a rescued attempt's late worker no row is touched, and nothing is settled
@@ -70,7 +73,7 @@ _SETTLE = text("""
 
 _LOCK_LOST = text("""
     SELECT p.id, p.lease_token, p.attempt_id, p.attempts, p.version_id, p.first_attempt_at, p.expires_at,
-        p.had_unknown, c.event::text AS event, i.worker, i.intent_at, now() AS now
+        p.had_unknown, p.adjustment, c.event::text AS event, i.worker, i.intent_at, now() AS now
     FROM postbacks p JOIN conversions c ON c.id = p.conversion_id
         JOIN intents i ON i.attempt_id = p.attempt_id AND i.postback_id = p.id
     WHERE p.due_at <= now() AND p.state = 'firing'
@@ -138,6 +141,11 @@ def gate(  # noqa: PLR0913 — what is claimed, by whom, for how long, and how i
                     net_value=row.net_value,
                     event=_event(row.event),
                     now=row.now,
+                    outcomes=tuple(row.outcomes),
+                    correction=_correction(row),
+                    asked=row.asked,
+                    asked_since=row.asked_since,
+                    confirmed_at=row.confirmed_at,
                 )
             )
             for row in rows
@@ -210,6 +218,7 @@ def settle_lost(
                     had_unknown=row.had_unknown,
                     event=_event(row.event),
                     now=row.now,
+                    adjustment=row.adjustment,
                 )
             )
             for row in rows
@@ -219,6 +228,13 @@ def settle_lost(
         return settled
 
     return retried(engine, run)
+
+
+def _correction(row: Row[Any]) -> Correction | None:
+    if row.adjustment is None:
+        return None
+    reported = row.value if row.reported is None else row.reported
+    return Correction(row.adjustment, reported, row.retracted)
 
 
 def _event(stored: str) -> ConversionEvent | StoredConversion:
@@ -253,11 +269,14 @@ def _stop(connection: Connection, stopped: list[Stopped]) -> None:
                 "state": s.state,
                 "reason": s.reason,
                 "delay_s": s.delay_s,
+                "void_reason": s.void_reason,
             }
             for s in stopped
         ]
         connection.execute(_STOP, {"rows": as_json(rows)})
-        promote_duplicates(connection, [s.gated.postback_id for s in stopped if s.state is State.EXPIRED])
+        promote_duplicates(
+            connection, [s.gated.postback_id for s in stopped if s.state in {State.EXPIRED, State.VOIDED}]
+        )
 
 
 def _settle(connection: Connection, attempts: Sequence[SettledAttempt]) -> Settlement:

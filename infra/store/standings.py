@@ -11,6 +11,7 @@ from sqlalchemy import Connection, Row, text
 
 from infra.db.engine import as_json
 from schemas.event import ConversionEvent, Signal, read_stored
+from schemas.hold import HoldPolicy
 from schemas.lifecycle import State
 from schemas.signals import Standing, VoidReason, standing
 
@@ -40,6 +41,10 @@ class _Received:
         return self.event.order_id == conversion.order_id
 
 
+def void(result: Standing) -> VoidReason | None:
+    return HoldPolicy().void_reason(result.outcomes)
+
+
 @dataclass(slots=True)
 class _Done:
     """What a change of its standing met among the postbacks of one conversion."""
@@ -53,7 +58,7 @@ class _Done:
         """Whether the signal changed anything, and in words."""
         if note := result.notes.get(signal.event_id):
             return False, note
-        if result.void is None:
+        if void(result) is None:
             parts = [f"net value is now {result.net_value}"]
             if self.wished:
                 parts.append(f"{_names(self.wished)} was on the wire with the value before")
@@ -62,14 +67,14 @@ class _Done:
             return True, "; ".join(parts)
         parts = []
         if self.voided:
-            parts.append(f"voided {_names(self.voided)} as {result.void}")
+            parts.append(f"voided {_names(self.voided)} as {void(result)}")
         if self.wished:
             parts += [_wish(number) for number in self.wished]
         if self.late:
             parts.append(f"late: {_names(self.late)} had been delivered")
         return bool(self.voided or self.wished), "; ".join(
             parts
-        ) or f"{result.void}: nothing was left to void"
+        ) or f"{void(result)}: nothing was left to void"
 
 
 def apply(connection: Connection, conversions: Sequence[ConversionEvent], signals: Sequence[Signal]) -> int:
@@ -84,10 +89,10 @@ def apply(connection: Connection, conversions: Sequence[ConversionEvent], signal
     named = _conversions_named(connection, targets)
     received = _signals_about(connection, (c.order_id for c in named), (c.event_id for c in named))
     results = {c: standing(c.value, c.currency, [s.event for s in received if s.names(c)]) for c in named}
-    changed = [c.id for c, r in results.items() if r.void is not None or r.net_value != c.net_value]
+    changed = [c.id for c, r in results.items() if void(r) is not None or r.net_value != c.net_value]
     locked = _lock_postbacks(connection, changed)
     _set_net_values(connection, results)
-    reasons = {c.id: result.void for c, result in results.items() if result.void is not None}
+    reasons = {c.id: reason for c, result in results.items() if (reason := void(result)) is not None}
     done = _sort_out(locked, _void(connection, reasons))
     _record(connection, received, results, done)
     return sum(len(each.voided) for each in done.values())

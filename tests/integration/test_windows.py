@@ -12,7 +12,7 @@ from infra.store import releasing
 from infra.store.evidence import read_life
 from investigations.next_step import next_step
 from investigations.trail_page import life_page
-from schemas.hold import next_tick
+from schemas.calendars import next_tick
 from tests.integration.ground import Ground, cleared, contract, conversion, signal
 
 BERLIN = "Europe/Berlin"

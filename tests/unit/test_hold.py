@@ -9,8 +9,9 @@ from typing import Any
 import pytest
 from pydantic import ValidationError
 
+from schemas.calendars import BusinessDays, longest_gap
 from schemas.event import ConversionEvent
-from schemas.hold import BusinessDays, HoldPolicy, HoldRule, longest_gap, release_at
+from schemas.hold import HoldPolicy, HoldRule, release_at
 
 
 def policy(**table: Any) -> HoldPolicy:

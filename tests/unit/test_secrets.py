@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from infra.secrets import SecretError, read_secret
-from schemas.destination import SecretRef
+from schemas.auth import SecretRef
 
 
 def test_a_secret_file_may_end_with_a_line_break(tmp_path: Path) -> None:

@@ -13,7 +13,8 @@ import orjson
 import pytest
 
 from infra.catalogue import load_catalogue
-from schemas.destination import ClientCredentialsAuth, Destination, DestinationVersion, join
+from schemas.auth import ClientCredentialsAuth
+from schemas.destination import Destination, DestinationVersion, join
 from schemas.exchange import Failure, FailureKind, FetchLimits, Hop, OutboundRequest
 from workers import tokens
 from workers.rendering import Account, open_account

@@ -2,7 +2,7 @@
 
 from alembic import op
 
-from infra.db.partitions import PARTITIONED, refuse_truncate
+from infra.db.partitions import refuse_truncate
 
 revision = "0001"
 down_revision = None
@@ -200,6 +200,7 @@ BEGIN
 END $$;
 """
 
+PARTITIONED = ("intents", "attempts", "hops")
 APPEND_ONLY = ("intents", "attempts", "hops", "audit", "receipts")
 
 
