@@ -178,9 +178,14 @@ def unrenderable(contract: Contract, event: ConversionEvent) -> str | None:
 
 
 def event_values(
-    contract: Contract, event: ConversionEvent | StoredConversion, postback_id: str, net_value: Decimal | None
+    contract: Contract,
+    event: ConversionEvent | StoredConversion,
+    postback_id: str,
+    net_value: Decimal | None,
+    delta: Decimal | None = None,
 ) -> dict[str, str | None]:
-    """The macro values an event fills. ``net_value`` is what is left of its value after refunds.
+    """The macro values an event fills. ``net_value`` is what is left of its value after refunds, ``delta`` of an
+    adjustment the signed change from what the network was told last.
 
     Of click id and partner id only the one its protocol attributes by.
     """
@@ -198,6 +203,8 @@ def event_values(
         "occurred_unix": str(int(event.occurred_at.timestamp())),
         "postback_id": postback_id,
     }
+    if delta is not None:
+        values["delta"] = plain(delta)
     for name, value in event.params.items():
         values[f"params.{name}"] = value
     return values

@@ -14,8 +14,8 @@ from schemas.backoff import RetryPolicy
 from schemas.durations import Duration
 from schemas.exchange import FetchLimits
 from schemas.hold import HoldPolicy, HoldRule, Priced
-from schemas.macros import Template
-from schemas.network import Adjustment, AdjustmentKind, AgeLimit, Network, QueryParameter
+from schemas.macros import Template, names_in
+from schemas.network import Adjustment, AdjustmentKind, Adjustments, AgeLimit, Network, QueryParameter
 from schemas.verdict import AnswerRules, Dedupe
 
 
@@ -58,6 +58,7 @@ class Rules(_Config):
     delivered_means: Literal["answered", "tried"] = "answered"
     sub_id: bool = False
     age_limit: AgeLimit | None = None
+    adjustments: Adjustments = Adjustments()
 
 
 class Destination(_Config):
@@ -141,8 +142,37 @@ class Contract(BaseModel):
         return self.network.template(self.destination.parameters, self.destination.headers)
 
     def adjustment(self, kind: AdjustmentKind) -> Adjustment | None:
-        """How the network is told of a correction of this kind, or None if it cannot be."""
-        return self.network.adjustments.of(kind) if self.destination.adjust.send else None
+        """How the network is told of a correction of this kind, or None if it cannot be.
+
+        It cannot where the network has none, the destination wants none sent, or the account left out a setting for it.
+        """
+        found = self.network.adjustments.of(kind) if self.destination.adjust.send else None
+        return None if found is None or self.missing_for(found) else found
+
+    def missing_for(self, adjustment: Adjustment) -> list[str]:
+        """Names of the settings that the account would have to give for it."""
+        given = self.destination.settings.keys() | {
+            name for name, setting in self.network.settings.items() if setting.default is not None
+        }
+        return sorted(adjustment.needed_settings - given)
+
+    @cached_property
+    def tells_value(self) -> bool:
+        """Whether its postbacks carry the value at all; to a network that never learns it, none can be wrong.
+
+        A URL or body that is a secret is not read here: it may.
+        """
+        hidden = {"settings.url", "settings.body"} & self.destination.secret_refs().keys()
+        return bool(hidden) or any("value" in names_in(text) for text in self.texts)
+
+    @cached_property
+    def texts(self) -> tuple[str, ...]:
+        """Every text of its template that may carry macros, the account's own texts included."""
+        template = self.template
+        parameters = [text for each in template.parameters for text in (each.name, each.value)]
+        headers = [text for _, text in template.headers]
+        given = self.plain_settings().values()
+        return (template.url, template.body, *given, *headers, *parameters)
 
     def template_for(self, kind: AdjustmentKind | None) -> Template:
         """What to render: the conversion's own postback, or an adjustment of it. ``kind`` must be one the network takes."""
@@ -150,7 +180,7 @@ class Contract(BaseModel):
             return self.template
         found = self.network.adjustments.of(kind)
         assert found is not None
-        return found.template()
+        return found.template(self.destination.headers)
 
     def answer_for(self, kind: AdjustmentKind | None) -> AnswerRules:
         """How an answer to it is judged."""

@@ -34,6 +34,9 @@ EVENT_MACROS = frozenset(
 )
 """Macros an event fills; ``settings.*`` come from the destination and ``params.*`` from the event's params."""
 
+ADJUSTMENT_MACROS = EVENT_MACROS | {"delta"}
+"""Macros of an adjustment: there ``value`` is what stands now, ``delta`` its signed change from what was told last."""
+
 Values = Mapping[str, str | None]
 """Macro values by name; a macro that is absent or None has no value."""
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Mapping
 from datetime import timedelta
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, get_args
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
 from pydantic_core import PydanticCustomError
@@ -13,10 +13,11 @@ from pydantic_core import PydanticCustomError
 from schemas.backoff import RetryPolicy
 from schemas.durations import Duration
 from schemas.event import CurrencyCode
-from schemas.macros import Parameter, Template
+from schemas.macros import Parameter, Template, names_in
 from schemas.verdict import AnswerRules, Dedupe, regular_expression
 
 AdjustmentKind = Literal["retraction", "restatement"]
+ADJUSTMENT_KINDS: tuple[AdjustmentKind, ...] = get_args(AdjustmentKind)
 
 
 class _Data(BaseModel):
@@ -88,7 +89,8 @@ class Adjustment(_Data):
     """How one postback that was delivered is corrected. Its parts are like the network's own, and stand alone.
 
     Macros are the conversion's, but ``{value}`` is the new total that stands now and ``{delta}`` the signed change from
-    what the network was told last, such as ``-10.00``. ``basis``: the page's words, or what is missing there.
+    what the network was told last, such as ``-10.00``. A setting that its URL or a parameter of it needs may be left
+    out by an account, which then cannot correct. ``basis``: the page's words, or what is missing there.
     """
 
     method: Literal["GET", "POST", "PUT"] = "GET"
@@ -98,23 +100,35 @@ class Adjustment(_Data):
     body: str = ""
     answer: AnswerRules | None = None
     """The network's own rules if left out."""
-    dedupe: Dedupe
-    """What the network does with the same adjustment twice."""
-    basis: str
+    dedupe: Dedupe = Dedupe.COUNTED_TWICE
+    """What the network does with the same adjustment twice; nothing said is the safe rule."""
+    basis: str = ""
     revives: bool = False
     """Of a restatement: it also brings back what was retracted, as after a dispute that was won."""
     age_limit: AgeLimit | None = None
     examples: tuple[Example, ...] = ()
 
-    def template(self) -> Template:
-        """What to render."""
+    def template(self, headers: Mapping[str, str] | None = None) -> Template:
+        """What to render. ``headers`` are the account's, which go along unless the adjustment names them too."""
+        named = {name.lower() for name in self.headers}
+        own = {name: text for name, text in (headers or {}).items() if name.lower() not in named}
         return Template(
             method=self.method,
             url=self.url,
             parameters=tuple(parameter.plain() for parameter in self.parameters),
-            headers=tuple(self.headers.items()),
+            headers=tuple({**own, **self.headers}.items()),
             body=self.body,
         )
+
+    @property
+    def needed_settings(self) -> frozenset[str]:
+        """Names of the settings without which it cannot be rendered."""
+        texts = [self.url, self.body, *self.headers.values()]
+        for parameter in self.parameters:
+            if not (parameter.optional or parameter.keep_empty):
+                texts += [parameter.name, parameter.value]
+        macros = frozenset().union(*(names_in(text) for text in texts))
+        return frozenset(name.removeprefix("settings.") for name in macros if name.startswith("settings."))
 
 
 class Adjustments(_Data):
@@ -125,6 +139,10 @@ class Adjustments(_Data):
 
     def of(self, kind: AdjustmentKind) -> Adjustment | None:
         return self.retraction if kind == "retraction" else self.restatement
+
+    def all(self) -> dict[AdjustmentKind, Adjustment]:
+        """Those there are."""
+        return {kind: found for kind in ADJUSTMENT_KINDS if (found := self.of(kind)) is not None}
 
 
 class Network(_Data):
@@ -187,6 +205,7 @@ class Network(_Data):
             *(f"answer.{name}" for name in AnswerRules.model_fields),
             *(f"parameters.{parameter.name}" for parameter in self.parameters),
             *(f"settings.{name}" for name in self.settings),
+            *(f"adjustments.{kind}" for kind in self.adjustments.all()),
         }
 
     def template(

@@ -37,6 +37,8 @@ class Correction:
     """What the network was told last that the conversion is worth."""
     retracted: bool
     """Whether the network was told last that it is worth nothing."""
+    by_hand: bool = False
+    """Whether a person took the conversion back: then nothing of it stands, whatever the signals say."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,6 +72,11 @@ class Gated:
     def trigger(self) -> Trigger:
         return "release" if self.number == 1 else "retry"
 
+    @property
+    def adjustment(self) -> AdjustmentKind | None:
+        """The kind of correction that it is, or None of a conversion's own postback."""
+        return None if self.correction is None else self.correction.kind
+
 
 @dataclass(frozen=True, slots=True)
 class Prepared:
@@ -82,6 +89,8 @@ class Prepared:
     """The URL with its secrets masked, as it is kept."""
     click_id: str | None
     notes: tuple[str, ...]
+    value: Decimal | None = None
+    """What the network is told that the conversion is worth, as of now."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,7 +132,9 @@ class SettledAttempt:
     notes: tuple[str, ...] = ()
     hops: tuple[Hop, ...] = ()
     told: Decimal | None = None
-    """The value that was sent, where it is not the conversion's own."""
+    """The value that was sent: of a restatement, and of a conversion where it is not its own. None of a retraction."""
+    adjustment: AdjustmentKind | None = None
+    """Of an attempt to correct what was delivered."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -275,6 +275,7 @@ def log_attempt(attempt: SettledAttempt, state: State | None, *, stale: bool) ->
             postback=show("pb", attempt.postback_id),
             number=attempt.number,
             trigger=attempt.trigger,
+            **({"adjustment": attempt.adjustment} if attempt.adjustment else {}),
             verdict=attempt.verdict,
             rule=attempt.rule,
             state=state or attempt.state,

@@ -6,6 +6,7 @@ import threading
 import time
 import traceback
 from dataclasses import dataclass
+from decimal import Decimal
 from typing import Protocol
 
 import structlog
@@ -16,11 +17,13 @@ from schemas.auth import BearerAuth, HeaderAuth
 from schemas.conversion import event_values
 from schemas.destination import Contract, DestinationVersion
 from schemas.exchange import Headers, OutboundRequest
+from schemas.hold import HoldPolicy
 from schemas.ids import show
 from schemas.lifecycle import State, came_from
 from schemas.macros import Rendered, RenderError, render
-from schemas.postback import Gated, Prepared, Stopped
+from schemas.postback import Correction, Gated, Prepared, Stopped
 from schemas.redaction import Redactor
+from schemas.signals import VoidReason
 
 SECRETS_KEPT_S = 30.0
 """After this long a secret is read again, so that a rotated file is taken up without a restart."""
@@ -100,13 +103,20 @@ def _prepare(gated: Gated, account: Account | SecretError) -> Prepared | Stopped
     if isinstance(account, SecretError):
         # Somebody forgot a variable on this machine: the postback waits, no attempt is spent.
         return _waits(gated, str(account))
-    contract = account.version.contract
+    contract, correction = account.version.contract, gated.correction
+    policy = contract.destination.hold_for(gated.event)
+    amounts = _correcting(gated, correction, policy) if correction else _Amounts(gated.net_value)
+    if amounts is None:
+        return Stopped(gated, State.VOIDED, "nothing is left to correct", void_reason=VoidReason.WITHDRAWN)
+    if correction is None and policy.needs_decision and "credit_check.approved" not in gated.outcomes:
+        reason = "no credit decision came within its window"
+        return Stopped(gated, State.VOIDED, reason, void_reason=VoidReason.UNCONFIRMED)
     values = account.settings | event_values(
-        contract, gated.event, show("pb", gated.postback_id), gated.net_value
+        contract, gated.event, show("pb", gated.postback_id), amounts.value, amounts.delta
     )
     click_id = values["click_id"]
     try:
-        rendered = render(contract.template, values)
+        rendered = render(contract.template_for(gated.adjustment), values)
     except RenderError as error:
         reason = account.redactor.in_text(f"cannot be rendered: {error}", click_id)
         return Stopped(gated, State.REJECTED, reason)
@@ -117,7 +127,33 @@ def _prepare(gated: Gated, account: Account | SecretError) -> Prepared | Stopped
         shown_url=account.redactor.in_text(rendered.url, click_id),
         click_id=click_id,
         notes=tuple(account.redactor.in_text(note, click_id) for note in rendered.notes),
+        value=amounts.value,
     )
+
+
+@dataclass(frozen=True, slots=True)
+class _Amounts:
+    """What a postback tells: the worth of the conversion now, and of an adjustment its change from what was told."""
+
+    value: Decimal | None
+    delta: Decimal | None = None
+
+
+def _correcting(gated: Gated, correction: Correction, policy: HoldPolicy) -> _Amounts | None:
+    """What an adjustment tells, or None when what it is for needs no correction any more."""
+    nothing_stands = correction.by_hand or policy.void_reason(gated.outcomes) is not None
+    if correction.retracted and nothing_stands:
+        return None
+    if correction.kind == "retraction" and not nothing_stands:
+        return None
+    reported = correction.reported
+    if reported is None or gated.net_value is None:
+        # Without a value the conversion itself is all there is to take back or to bring back.
+        return _Amounts(None) if correction.retracted or nothing_stands else None
+    zero = reported - reported  # with the decimal places that the network knows the value by
+    stands = zero if nothing_stands else gated.net_value
+    delta = stands - (zero if correction.retracted else reported)
+    return _Amounts(stands, delta) if delta or correction.kind == "retraction" else None
 
 
 def _waits(gated: Gated, reason: str) -> Stopped:

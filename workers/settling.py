@@ -6,6 +6,7 @@ import re
 import zlib
 from dataclasses import replace
 from datetime import datetime, timedelta
+from decimal import Decimal
 from functools import lru_cache
 
 from schemas.backoff import parse_retry_after
@@ -13,7 +14,7 @@ from schemas.conversion import click_id_for
 from schemas.destination import Contract
 from schemas.exchange import Answer, Hop
 from schemas.lifecycle import AskAPerson, Decision, Fired, Reschedule, Settle, State, decide
-from schemas.postback import LostAttempt, SettledAttempt
+from schemas.postback import LostAttempt, Prepared, SettledAttempt
 from schemas.redaction import Redactor
 from schemas.verdict import Verdict, VerdictKind, judge
 from workers.rendering import Account
@@ -27,13 +28,13 @@ def settle_answer(answered: Answered, worker: str, now: datetime, draw: float) -
     """What becomes of an attempt that came back from the wire, with its evidence masked."""
     prepared, gated, contract = answered.prepared, answered.prepared.gated, answered.account.version.contract
     answer, last = answered.answer, answered.answer.last
-    verdict = judge(contract.network.answer, answer, _text(last), _retry_after(answer, now))
+    verdict = judge(contract.answer_for(gated.adjustment), answer, _text(last), _retry_after(answer, now))
     decision = decide(
         Fired(
             attempt=gated.number,
             first_attempt_at=gated.first_attempt_at or gated.now,
             retry=contract.retry,
-            dedupe=contract.dedupe,
+            dedupe=contract.dedupe_for(gated.adjustment),
             had_unknown=gated.had_unknown,
             expires_at=gated.expires_at,
         ),
@@ -67,7 +68,17 @@ def settle_answer(answered: Answered, worker: str, now: datetime, draw: float) -
         click_id=click_id,
         notes=prepared.notes,
         hops=tuple(masked(hop, redactor, click_id) for hop in answer.hops) if redactor else answer.hops,
+        told=_told(prepared),
+        adjustment=gated.adjustment,
     )
+
+
+def _told(prepared: Prepared) -> Decimal | None:
+    """The value to remember as the last one told, where the conversion's own does not say it."""
+    gated = prepared.gated
+    if gated.adjustment is None:
+        return prepared.value if prepared.value != gated.event.value else None
+    return prepared.value if gated.adjustment == "restatement" else None
 
 
 def settle_lost(lost: LostAttempt, contract: Contract, draw: float) -> SettledAttempt:
@@ -78,7 +89,7 @@ def settle_lost(lost: LostAttempt, contract: Contract, draw: float) -> SettledAt
             attempt=lost.number,
             first_attempt_at=lost.first_attempt_at,
             retry=contract.retry,
-            dedupe=contract.dedupe,
+            dedupe=contract.dedupe_for(lost.adjustment),
             had_unknown=lost.had_unknown,
             expires_at=lost.expires_at,
         ),
@@ -106,6 +117,7 @@ def settle_lost(lost: LostAttempt, contract: Contract, draw: float) -> SettledAt
         error_class="WorkerLost",
         error_message=f"worker {lost.worker} did not settle this attempt within its lease",
         click_id=click_id_for(contract, lost.event),
+        adjustment=lost.adjustment,
     )
 
 

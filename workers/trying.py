@@ -104,6 +104,8 @@ def prepare(version: DestinationVersion, event: ConversionEvent) -> tuple[Prepar
         net_value=event.value,
         event=event,
         now=now,
+        # A hold that waits for a decision is not what is looked at here.
+        outcomes=("credit_check.approved",),
     )
     prepared = render_postback(gated, account)
     if isinstance(prepared, Stopped):

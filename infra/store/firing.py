@@ -29,7 +29,8 @@ _LOCK_LEASED = text("""
 _READ_LEASED = text("""
     SELECT p.id, p.version_id, p.attempts, p.had_unknown, p.first_attempt_at, p.expires_at, c.net_value, c.outcomes,
         c.value, c.event::text AS event, nextval('attempt_ids') AS attempt_id, now() AS now, p.asked, p.asked_since,
-        p.confirmed_at, p.adjustment, o.reported, o.retracted_at IS NOT NULL AS retracted
+        p.confirmed_at, p.adjustment, o.reported, o.retracted_at IS NOT NULL AS retracted,
+        o.void_reason = 'by_hand' AS by_hand
     FROM postbacks p JOIN conversions c ON c.id = p.conversion_id LEFT JOIN postbacks o ON o.id = p.adjusts
     WHERE p.id = ANY(:ids) ORDER BY p.id""")
 
@@ -234,7 +235,7 @@ def _correction(row: Row[Any]) -> Correction | None:
     if row.adjustment is None:
         return None
     reported = row.value if row.reported is None else row.reported
-    return Correction(row.adjustment, reported, row.retracted)
+    return Correction(row.adjustment, reported, row.retracted, by_hand=bool(row.by_hand))
 
 
 def _event(stored: str) -> ConversionEvent | StoredConversion:

@@ -21,6 +21,7 @@ settings.offer_id = "26"
 network = "adsterra"
 events = ["purchase"]
 settings = { advertiser = "me" }
+hold = { kind = "credit_check", wait = "30d" }
 """
 
 
@@ -70,3 +71,10 @@ def test_render_refuses_what_intake_would_reject(config: str) -> None:
     refused = _run("render", "adsterra", "--event", "-", "--config", config, given=json.dumps(event))
     assert refused.exit_code != 0
     assert "value is in EUR, but Adsterra takes it in USD only" in str(refused.exception)
+
+
+def test_render_shows_the_url_also_where_a_credit_decision_is_waited_for(config: str) -> None:
+    """The hold is not what is looked at."""
+    shown = _run("render", "adsterra", "--example", "--config", config)
+    assert shown.exit_code == 0, shown.output
+    assert shown.stdout.startswith("GET https://www.pbterra.com/name/me/at?")

@@ -15,12 +15,15 @@ from infra.secrets import SecretError
 from schemas.conversion import StoredConversion
 from schemas.destination import Destination, DestinationVersion, join
 from schemas.lifecycle import State
-from schemas.postback import Gated, Prepared, Stopped
+from schemas.network import AdjustmentKind
+from schemas.postback import Correction, Gated, Prepared, Stopped
+from schemas.signals import Outcome, VoidReason
 from workers import rendering
 from workers.rendering import NOT_NOW_RETRY_S, SECRETS_KEPT_S, USER_AGENT, Renderer, open_account, prepare
 
 NOW = datetime(2026, 11, 22, 12, tzinfo=UTC)
 URL = "https://network.example/p?c={click_id}&v={value}&n={name}"
+OPTIONAL_VALUE = {"name": "v", "value": "{value}", "optional": True}
 SECRET = "k3y-Long/and+odd=secret"
 
 
@@ -42,7 +45,17 @@ def version(url: str = URL, **table: Any) -> DestinationVersion:
 
 def gated(**fields: Any) -> Gated:
     event = StoredConversion(
-        "e", "shop", "purchase", NOW, "o-1", "EUR", {"generic": "nym1-tok.en_~."}, None, None, {}
+        "e",
+        "shop",
+        "purchase",
+        NOW,
+        "o-1",
+        Decimal("49.90"),
+        "EUR",
+        {"generic": "nym1-tok.en_~."},
+        None,
+        None,
+        {},
     )
     whole = Gated(
         postback_id=1,
@@ -136,6 +149,149 @@ def test_what_cannot_be_rendered_is_rejected_for_good() -> None:
     result = stopped(version(), net_value=None)
     assert (result.state, result.delay_s) == (State.REJECTED, None)
     assert "{value}" in result.reason
+
+
+# A credit decision -----------------------------------------------------------------------------------
+
+CREDIT = {"kind": "credit_check", "wait": "30d"}
+
+
+def test_without_a_credit_decision_it_is_voided() -> None:
+    """The window ended, and nobody approved the application."""
+    result = stopped(version(hold=CREDIT))
+    assert (result.state, result.void_reason, result.delay_s) == (State.VOIDED, VoidReason.UNCONFIRMED, None)
+    assert "no credit decision came" in result.reason
+
+
+@pytest.mark.parametrize(
+    ("hold", "outcomes"),
+    [
+        (CREDIT, ("credit_check.approved",)),
+        (CREDIT | {"on_timeout": "release"}, ()),
+        ({"kind": "refund", "wait": "14d"}, ()),
+    ],
+)
+def test_approved_or_not_in_need_of_it_it_is_sent(
+    hold: dict[str, Any], outcomes: tuple[Outcome, ...]
+) -> None:
+    """Only a policy that asks for a decision waits for one."""
+    assert prepared(version(hold=hold), outcomes=outcomes)
+
+
+def test_the_policy_of_its_own_event_and_value_decides() -> None:
+    """A rule for dear orders asks for a decision, the destination's own policy does not."""
+    holds = [{"hold": CREDIT, "min_value": "49.90", "currency": "EUR"}]
+    assert stopped(version(holds=holds)).void_reason is VoidReason.UNCONFIRMED
+    holds[0]["min_value"] = "49.91"
+    assert prepared(version(holds=holds))
+
+
+def test_past_the_age_limit_it_expires_whatever_was_decided() -> None:
+    """The limit is looked at first: it says why nothing could have been sent any more."""
+    assert stopped(version(hold=CREDIT), expires_at=NOW - timedelta(days=1)).state is State.EXPIRED
+
+
+# Corrections -----------------------------------------------------------------------------------------
+
+ADJUSTMENTS = {
+    "retraction": {"url": "https://network.example/back?c={click_id}&v={value}&d={delta}"},
+    "restatement": {"url": "https://network.example/now?c={click_id}&v={value}&d={delta}", "revives": True},
+}
+REFUNDED: tuple[Outcome, ...] = ("refund",)
+
+
+def adjusting(url: str = URL, **table: Any) -> DestinationVersion:
+    return version(url, rules={"adjustments": ADJUSTMENTS}, **table)
+
+
+def correction(kind: AdjustmentKind, reported: str | None = "49.90", **fields: Any) -> Correction:
+    return Correction(kind, None if reported is None else Decimal(reported), **{"retracted": False} | fields)
+
+
+@pytest.mark.parametrize(
+    ("of", "left", "outcomes", "sent"),
+    [
+        (correction("retraction"), "0", REFUNDED, "back?c=nym1-tok.en_~.&v=0.00&d=-49.90"),
+        (correction("retraction"), "49.90", ("cancel",), "back?c=nym1-tok.en_~.&v=0.00&d=-49.90"),
+        (correction("retraction", by_hand=True), "49.90", (), "back?c=nym1-tok.en_~.&v=0.00&d=-49.90"),
+        (correction("restatement"), "39.90", (), "now?c=nym1-tok.en_~.&v=39.90&d=-10.00"),
+        (correction("restatement", "39.90"), "19.90", (), "now?c=nym1-tok.en_~.&v=19.90&d=-20.00"),
+        (correction("restatement", "39.90"), "49.90", (), "now?c=nym1-tok.en_~.&v=49.90&d=10.00"),
+        (correction("restatement"), "0", REFUNDED, "now?c=nym1-tok.en_~.&v=0.00&d=-49.90"),
+        (correction("restatement", retracted=True), "39.90", (), "now?c=nym1-tok.en_~.&v=39.90&d=39.90"),
+    ],
+)
+def test_an_adjustment_tells_what_stands_and_how_that_differs_from_what_was_told(
+    of: Correction, left: str, outcomes: tuple[Outcome, ...], sent: str
+) -> None:
+    """The value is the new total, the delta its signed change, both with the value's own places."""
+    result = prepared(adjusting(), correction=of, net_value=Decimal(left), outcomes=outcomes)
+    assert result.request.url == f"https://network.example/{sent}"
+
+
+@pytest.mark.parametrize(
+    ("of", "left", "outcomes"),
+    [
+        (correction("retraction"), "49.90", ()),
+        (correction("retraction"), "39.90", ()),
+        (correction("retraction", retracted=True), "0", REFUNDED),
+        (correction("restatement"), "49.90", ()),
+        (correction("restatement", "39.90"), "39.9", ()),
+        (correction("restatement", "0.00"), "0", REFUNDED),
+        (correction("restatement", retracted=True), "0", REFUNDED),
+    ],
+)
+def test_what_is_right_by_now_is_not_corrected(
+    of: Correction, left: str, outcomes: tuple[Outcome, ...]
+) -> None:
+    """It is withdrawn at the gate: a dispute was won, or the network knows it already."""
+    result = stopped(adjusting(), correction=of, net_value=Decimal(left), outcomes=outcomes)
+    assert (result.state, result.void_reason, result.delay_s) == (State.VOIDED, VoidReason.WITHDRAWN, None)
+    assert result.reason == "nothing is left to correct"
+
+
+@pytest.mark.parametrize(
+    ("of", "outcomes", "sent"),
+    [
+        (correction("retraction", None), ("cancel",), "back?c=nym1-tok.en_~."),
+        (correction("restatement", None, retracted=True), (), "now?c=nym1-tok.en_~."),
+        (correction("retraction", None), (), None),
+        (correction("restatement", None), (), None),
+    ],
+)
+def test_a_conversion_without_value_is_taken_back_and_brought_back_as_such(
+    of: Correction, outcomes: tuple[Outcome, ...], sent: str | None
+) -> None:
+    """An amount that nobody knows is not made up."""
+    bare = {
+        kind: each | {"url": each["url"].partition("&")[0]} | {"parameters": [OPTIONAL_VALUE]}
+        for kind, each in ADJUSTMENTS.items()
+    }
+    which = version(rules={"adjustments": bare})
+    lead = replace(gated().event, value=None, currency=None)
+    fields = {"correction": of, "net_value": None, "outcomes": outcomes, "event": lead}
+    if sent is None:
+        assert stopped(which, **fields).void_reason is VoidReason.WITHDRAWN
+    else:
+        assert prepared(which, **fields).request.url == f"https://network.example/{sent}"
+
+
+def test_a_correction_asks_for_no_credit_decision() -> None:
+    """What was delivered was decided; that it was revised is what is corrected."""
+    which = adjusting(hold=CREDIT)
+    assert prepared(which, correction=correction("retraction"), outcomes=("credit_check.declined",))
+    assert stopped(which, correction=correction("retraction")).void_reason is VoidReason.WITHDRAWN
+
+
+def test_the_accounts_headers_go_along_with_an_adjustment_unless_it_has_its_own() -> None:
+    """A correction comes from the same account as what it corrects."""
+    own = {"retraction": ADJUSTMENTS["retraction"] | {"headers": {"x-kind": "back"}}}
+    which = version(rules={"adjustments": own}, headers={"X-Account": "a-1", "X-Kind": "sale"})
+    headers = prepared(which, correction=correction("retraction"), outcomes=("cancel",)).request.headers
+    assert [field for field in headers if field[0].lower().startswith(b"x-")] == [
+        (b"X-Account", b"a-1"),
+        (b"x-kind", b"back"),
+    ]
 
 
 def test_a_reason_never_quotes_a_secret(monkeypatch: pytest.MonkeyPatch) -> None:
