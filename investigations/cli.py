@@ -10,16 +10,15 @@ import typer
 from rich.text import Text
 from sqlalchemy import Engine
 
+from infra.filters import AsJson, AskingError, ClickId, Event, Order, Source
 from infra.open import open_store
 from infra.store.evidence import read_life
 from infra.store.ledger import read_ledger
 from infra.store.search import Criteria
-from investigations.asking import AskingError
 from investigations.finding import find
 from investigations.jsonable import attempt_json, ledger_json, life_json, reject_json, signal_json
 from investigations.ledger_page import ledger_page
 from investigations.lookup import Traces, UnknownIdError, by_criteria, by_id, one_attempt
-from investigations.options import AsJson, ClickId, Event, Order, Source
 from investigations.page import line, print_json, say, show
 from investigations.trail_page import life_page, rejects_page, signals_page
 from investigations.transcript import transcript as transcript_lines

@@ -9,11 +9,12 @@ from typing import Annotated, Any
 import typer
 from sqlalchemy import Engine
 
+from infra.filters import AsJson, AskingError, Filters, with_filters
 from infra.open import open_store
 from infra.store import search
 from infra.store.firing import database_now
 from infra.store.search import Criteria, Found
-from investigations.asking import AskingError, check_applicable, read_instant, read_status_codes
+from investigations.asking import check_applicable
 from investigations.columns import (
     Columns,
     postback_columns,
@@ -23,10 +24,7 @@ from investigations.columns import (
     unrouted_columns,
 )
 from investigations.jsonable import conversion_json, found_json, reject_json, signal_json
-from investigations.options import AsJson, ClickId, Event, Order, Source
 from investigations.page import print_json, say, stdout
-from schemas.lifecycle import State
-from schemas.verdict import VerdictKind
 
 
 class Listing(StrEnum):
@@ -38,22 +36,10 @@ class Listing(StrEnum):
     REJECTS = "rejects"
 
 
-def find(  # noqa: PLR0913, PLR0917 — a command's options are its parameters
-    state: Annotated[
-        list[State] | None, typer.Option(help="In this state; may be given several times.")
-    ] = None,
-    destination: Annotated[str | None, typer.Option(help="Of this destination.")] = None,
-    network: Annotated[str | None, typer.Option(help="Of this network.")] = None,
-    order: Order = None,
-    click_id: ClickId = None,
-    event: Event = None,
-    source: Source = None,
-    since: Annotated[str | None, typer.Option(help="Received since: 2h, 3d (ago) or ISO 8601.")] = None,
-    until: Annotated[str | None, typer.Option(help="Received before: 2h, 3d (ago) or ISO 8601.")] = None,
-    status_code: Annotated[
-        str | None, typer.Option(help="Some attempt or redirect answered so: 503, 5xx.")
-    ] = None,
-    verdict: Annotated[VerdictKind | None, typer.Option(help="Some attempt was judged so.")] = None,
+@with_filters
+def find(  # noqa: PLR0913 — a command's options are its parameters
+    *,
+    filters: Filters,
     unrouted: Annotated[
         bool, typer.Option("--unrouted", help="List conversions no destination took.")
     ] = False,
@@ -75,20 +61,7 @@ def find(  # noqa: PLR0913, PLR0917 — a command's options are its parameters
     """
     listing = _listing(unrouted=unrouted, signals=signals, rejects=rejects)
     with open_store() as engine:
-        now = database_now(engine)
-        criteria = Criteria(
-            states=tuple(state or ()),
-            destination=destination,
-            network=network,
-            order_id=order,
-            click_id=click_id,
-            event_id=event,
-            source=source,
-            since=read_instant("--since", since, now),
-            until=read_instant("--until", until, now),
-            status_codes=read_status_codes(status_code),
-            verdict=verdict,
-        )
+        criteria = filters.criteria(database_now(engine))
         look, known, columns, values = _LISTINGS[listing]
         check_applicable(criteria, known, "postbacks" if listing is Listing.POSTBACKS else f"--{listing}")
         found = look(engine, criteria, None if everything else limit)

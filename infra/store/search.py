@@ -110,10 +110,7 @@ ATTEMPT_CRITERIA = {
 
 def find_postbacks(engine: Engine, criteria: Criteria, limit: int | None) -> Found[FoundPostback]:
     """Postbacks with their conversions. ``limit`` None lists all."""
-    where, values = _where(criteria, POSTBACK_CRITERIA)
-    attempt, _ = _where(criteria, ATTEMPT_CRITERIA)
-    if attempt != "true":
-        where += f" AND EXISTS (SELECT FROM attempts a WHERE a.postback_id = p.id AND {attempt})"
+    where, values = postback_conditions(criteria)
     columns = """p.id AS postback_id, p.conversion_id, p.state, p.release_at, nullif(p.due_at, 'infinity') AS due_at, p.attempts, p.reason,
         v.destination, v.contract->'network'->>'slug' AS network, c.event_id, c.source, c.net_value, c.received_at,
         c.event::text AS event, last.status_code, last.verdict"""
@@ -122,6 +119,15 @@ def find_postbacks(engine: Engine, criteria: Criteria, limit: int | None) -> Fou
         LEFT JOIN LATERAL (SELECT a.status_code, a.verdict FROM attempts a
             WHERE a.postback_id = p.id ORDER BY a.number DESC, a.id DESC LIMIT 1) last ON true"""
     return _list(engine, _Listing(columns, tables, "p.id", where, details), values, limit, _postback)
+
+
+def postback_conditions(criteria: Criteria) -> tuple[str, dict[str, Any]]:
+    """What must hold of ``postbacks p JOIN conversions c``, as SQL, and the values it may bind."""
+    where, values = _where(criteria, POSTBACK_CRITERIA)
+    attempt, _ = _where(criteria, ATTEMPT_CRITERIA)
+    if attempt != "true":
+        where += f" AND EXISTS (SELECT FROM attempts a WHERE a.postback_id = p.id AND {attempt})"
+    return where, values
 
 
 def find_unrouted(engine: Engine, criteria: Criteria, limit: int | None) -> Found[ConversionRecord]:

@@ -13,8 +13,8 @@ import typer
 from sqlalchemy import Engine
 from typer.testing import CliRunner, Result
 
+from infra.filters import AskingError
 from investigations import cli
-from investigations.asking import AskingError
 from schemas.lifecycle import State
 from schemas.verdict import VerdictKind
 from tests.integration.scenes import TIMED_OUT, TOKEN, Scene, contract, conversion, hop, refund

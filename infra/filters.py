@@ -1,0 +1,136 @@
+"""The filters of ``find``, and of every command that acts on what ``find`` would list: options, and how they are read."""
+
+from __future__ import annotations
+
+import dataclasses
+import inspect
+import re
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from functools import wraps
+from typing import Annotated, Any, get_type_hints
+
+import typer
+from pydantic_core import PydanticCustomError
+
+from infra.store.search import Criteria
+from schemas.durations import parse
+from schemas.lifecycle import State
+from schemas.verdict import VerdictKind
+
+Order = Annotated[str | None, typer.Option("--order", help="By order id.")]
+ClickId = Annotated[str | None, typer.Option("--click-id", help="By click id, verbatim.")]
+Event = Annotated[str | None, typer.Option("--event", help="By event id.")]
+Source = Annotated[str | None, typer.Option("--source", help="Only from this source.")]
+AsJson = Annotated[bool, typer.Option("--json", help="One JSON object a line.")]
+
+
+class AskingError(ValueError):
+    """An option that cannot be read or does not apply: which one, why, and what to write."""
+
+
+@dataclass(frozen=True, slots=True)
+class Filters:
+    """The options as they were typed; everything given must hold."""
+
+    state: Annotated[
+        list[State] | None, typer.Option("--state", help="In this state; may be given several times.")
+    ] = None
+    destination: Annotated[str | None, typer.Option("--destination", help="Of this destination.")] = None
+    network: Annotated[str | None, typer.Option("--network", help="Of this network.")] = None
+    order: Order = None
+    click_id: ClickId = None
+    event: Event = None
+    source: Source = None
+    since: Annotated[
+        str | None, typer.Option("--since", help="Received since: 2h, 3d (ago) or ISO 8601.")
+    ] = None
+    until: Annotated[
+        str | None, typer.Option("--until", help="Received before: 2h, 3d (ago) or ISO 8601.")
+    ] = None
+    status_code: Annotated[
+        str | None, typer.Option("--status-code", help="Some attempt or redirect answered so: 503, 5xx.")
+    ] = None
+    verdict: Annotated[VerdictKind | None, typer.Option("--verdict", help="Some attempt was judged so.")] = (
+        None
+    )
+
+    def given(self) -> set[str]:
+        """Names of the filters that were given."""
+        return {field.name for field in dataclasses.fields(self) if getattr(self, field.name) not in (None, [])}
+
+    def criteria(self, now: datetime) -> Criteria:
+        """What to look for; ages are counted back from ``now``. Raises AskingError."""
+        return Criteria(
+            states=tuple(self.state or ()),
+            destination=self.destination,
+            network=self.network,
+            order_id=self.order,
+            click_id=self.click_id,
+            event_id=self.event,
+            source=self.source,
+            since=read_instant("--since", self.since, now),
+            until=read_instant("--until", self.until, now),
+            status_codes=read_status_codes(self.status_code),
+            verdict=self.verdict,
+        )
+
+
+def with_filters(command: Callable[..., None]) -> Callable[..., None]:
+    """Give ``command(…, filters: Filters, …)`` an option for each filter, where its parameter ``filters`` stands.
+
+    Typer reads a command's options off its signature; one list of them serves every command.
+    """
+    options = get_type_hints(Filters, include_extras=True)
+    hints = get_type_hints(command, include_extras=True)
+    parameters: list[inspect.Parameter] = []
+    for parameter in inspect.signature(command).parameters.values():
+        if parameter.name != "filters":
+            parameters.append(parameter.replace(annotation=hints[parameter.name]))
+            continue
+        parameters += [
+            parameter.replace(name=field.name, default=field.default, annotation=options[field.name])
+            for field in dataclasses.fields(Filters)
+        ]
+
+    @wraps(command)
+    def run(**given: Any) -> None:
+        command(filters=Filters(**{name: given.pop(name) for name in options}), **given)
+
+    del hints["filters"]
+    run.__annotations__ = hints | options
+    run.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]  # as PEP 362 has it
+    return run
+
+
+def read_instant(option: str, text: str | None, now: datetime) -> datetime | None:
+    """``2h`` or ``3d`` ago, or ISO 8601; without an offset it is UTC, as everything printed is."""
+    if text is None:
+        return None
+    try:
+        return now - parse(text)
+    except PydanticCustomError:
+        pass
+    try:
+        return iso_instant(text)
+    except ValueError:
+        raise AskingError(
+            f"{option}: {text!r} is neither an age nor an instant; write 2h, 3d or 2026-11-22T10:00:00Z"
+        ) from None
+
+
+def iso_instant(text: str) -> datetime:
+    """ISO 8601; without an offset it is UTC. Raises ValueError."""
+    instant = datetime.fromisoformat(text)
+    return instant if instant.tzinfo is not None else instant.replace(tzinfo=UTC)
+
+
+def read_status_codes(text: str | None) -> tuple[int, int] | None:
+    """``503`` or ``5xx``, as an inclusive range."""
+    if text is None:
+        return None
+    if not re.fullmatch(r"[1-5](xx|[0-9]{2})", text):
+        raise AskingError(f"--status-code: {text!r} is no HTTP status; write 503 or 5xx")
+    lowest = int(text.replace("x", "0"))
+    return lowest, lowest + 99 if "x" in text else lowest
