@@ -145,6 +145,8 @@ class ConversionEvent(_Envelope):
 class _Signal(_Envelope):
     order_id: Key | None = None
     conversion_event_id: Key | None = None
+    sequence: Annotated[int, Field(ge=0, le=2**31 - 1)] | None = None
+    """Of the rebill that is meant, where several share the order id."""
     reason: Annotated[str, Field(max_length=500, pattern=r"^[^\x00]*$")] | None = None
 
     @model_validator(mode="after")
@@ -152,6 +154,12 @@ class _Signal(_Envelope):
         if self.order_id is None and self.conversion_event_id is None:
             raise PydanticCustomError(
                 "no_target", "a signal must name its conversion by order_id or conversion_event_id"
+            )
+        if self.sequence is not None and (self.order_id is None or self.conversion_event_id is not None):
+            raise PydanticCustomError(
+                "sequence_without_order",
+                "sequence tells the rebills of one order_id apart, and a conversion_event_id names one alone",
+                {"name": "sequence"},
             )
         return self
 
@@ -219,6 +227,7 @@ _REMEDIES = {
     "extra_forbidden": "Remove it, or put it under params",
     "missing": "Add it",
     "no_target": "Add order_id or conversion_event_id",
+    "sequence_without_order": "Give order_id and sequence, or conversion_event_id alone",
 }
 
 

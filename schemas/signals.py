@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
+from datetime import datetime
 from decimal import Decimal
 from enum import StrEnum
-from typing import Literal, get_args
+from typing import Literal, Protocol, get_args
 
 from schemas.event import CancelSignal, ChargebackSignal, CreditCheckSignal, RefundSignal, Signal
 
@@ -66,6 +67,34 @@ class Standing:
     net_value: Decimal | None
     outcomes: frozenset[Outcome]
     notes: dict[str, str]
+
+
+class Named(Protocol):
+    """What a signal names a conversion by."""
+
+    @property
+    def event_id(self) -> str: ...
+    @property
+    def order_id(self) -> str | None: ...
+    @property
+    def sequence(self) -> int | None: ...
+    @property
+    def occurred_at(self) -> datetime: ...
+
+
+def names(signal: Signal, conversion: Named) -> bool:
+    """Whether a signal is about a conversion: by its event id, or else by its order id.
+
+    Rebills share an order id and are told apart by ``sequence``: a signal with one is about that rebill alone. One
+    without is about those that had occurred by then: what is refunded today takes nothing off next month's.
+    """
+    if signal.conversion_event_id is not None:
+        return signal.conversion_event_id == conversion.event_id
+    if signal.order_id != conversion.order_id:
+        return False
+    if signal.sequence is not None:
+        return signal.sequence == conversion.sequence
+    return conversion.sequence is None or conversion.occurred_at <= signal.occurred_at
 
 
 def standing(value: Decimal | None, currency: str | None, signals: Iterable[Signal]) -> Standing:

@@ -15,7 +15,9 @@ def create_app(database_url: str, broker_url: str, *, lease_s: float = LEASE_S) 
     app = broker.celery_app(broker_url)
     runtime = Runtime(database_url, lease_s=lease_s)
     tasks.register(app, runtime)
-    undecodable.install(app, lambda name, refused: commit_message(runtime.engine, name, [], [refused], []))
+    undecodable.install(
+        app, lambda name, refused: commit_message(runtime.engine, name, [], [refused], runtime.destinations)
+    )
     # kombu's own reader revives typed objects: an event's params may hold just such keys, and stay what they are.
     broker.read_plain_json()
     return app, runtime

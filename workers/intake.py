@@ -12,7 +12,6 @@ from infra.store import intake as store
 from infra.store.destinations import Destinations
 from infra.store.intake import IntakeResult, Refused, Taken
 from infra.store.transactions import is_away
-from schemas.destination import DestinationVersion
 from schemas.event import MAX_EVENTS_PER_MESSAGE, read_event
 from schemas.problem import InvalidInputError, Problem
 
@@ -27,14 +26,13 @@ def take_message(
     Runs again without harm: what is already committed counts as a duplicate and changes nothing.
     """
     taken, refused = sort_out(message, now)
-    versions = destinations.current()
     try:
-        result = store.commit_message(engine, message_id, taken, refused, versions)
+        result = store.commit_message(engine, message_id, taken, refused, destinations)
     except Exception as error:
         if is_away(error):
             raise
         log.error("message.not_committed", message_id=message_id, error=_said(error))
-        result = _one_by_one(engine, message_id, taken, refused, versions)
+        result = _one_by_one(engine, message_id, taken, refused, destinations)
     log.info(
         "message.committed",
         message_id=message_id,
@@ -66,13 +64,13 @@ def _one_by_one(
     message_id: str,
     taken: list[Taken],
     refused: list[Refused],
-    versions: list[DestinationVersion],
+    destinations: Destinations,
 ) -> IntakeResult:
     """Commit each event alone, since one of them makes the whole message fail: that one is kept as a reject."""
     results = []
     for item in taken:
         try:
-            results.append(store.commit_message(engine, message_id, [item], [], versions))
+            results.append(store.commit_message(engine, message_id, [item], [], destinations))
         except Exception as error:
             if is_away(error):
                 raise
@@ -87,7 +85,7 @@ def _one_by_one(
             )
             refused = [*refused, Refused(item.raw, [problem])]
     if refused:
-        results.append(store.commit_message(engine, message_id, [], refused, versions))
+        results.append(store.commit_message(engine, message_id, [], refused, destinations))
     names = [field.name for field in fields(IntakeResult)]
     return IntakeResult(**{name: sum(getattr(result, name) for result in results) for name in names})
 

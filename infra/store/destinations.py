@@ -53,20 +53,34 @@ class Destinations:
                 self._read_at = time.monotonic()
             return self._current
 
-    def version(self, version_id: int) -> DestinationVersion:
-        """One version, current or not. Raises ``KeyError`` for an id that was never applied."""
+    def version(self, version_id: int, connection: Connection | None = None) -> DestinationVersion:
+        """One version, current or not; read over ``connection`` where its transaction must not wait for another one.
+
+        Raises ``KeyError`` for an id that was never applied.
+        """
         known = self._by_id.get(version_id)
         if known is not None:
             return known
-        query = text("SELECT id, number, contract FROM destination_versions WHERE id = :id")
-        with self._engine.connect() as connection:
-            row = connection.execute(query, {"id": version_id}).one_or_none()
-        if row is None:
-            raise KeyError(f"no destination version {version_id}")
-        return self._remember(row)
+        if connection is not None:
+            return self._remember(_read(connection, version_id))
+        with self._engine.connect() as own:
+            return self._remember(_read(own, version_id))
 
     def _remember(self, row: Row[tuple[int, int, dict[str, object]]]) -> DestinationVersion:
         return self._by_id.setdefault(row.id, self._by_id.get(row.id) or _version(row))
+
+
+def read_version(connection: Connection, version_id: int) -> DestinationVersion:
+    """One version. Raises ``KeyError`` for an id that was never applied."""
+    return _version(_read(connection, version_id))
+
+
+def _read(connection: Connection, version_id: int) -> Row[tuple[int, int, dict[str, object]]]:
+    query = text("SELECT id, number, contract FROM destination_versions WHERE id = :id")
+    row = connection.execute(query, {"id": version_id}).one_or_none()
+    if row is None:
+        raise KeyError(f"no destination version {version_id}")
+    return row
 
 
 def names(engine: Engine) -> list[str]:

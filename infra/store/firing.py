@@ -11,9 +11,13 @@ from sqlalchemy import Connection, Engine, Row, text
 
 from infra import version
 from infra.db.engine import as_json, copy_bytes, copy_rows, copy_text, copy_value
-from infra.store.standings import promote_duplicates, record_wishes
+from infra.store.correcting import FollowUp, after_settling
+from infra.store.destinations import read_version
+from infra.store.rulings import promote_duplicates
+from infra.store.said import record_wishes
 from infra.store.transactions import retried
 from schemas.conversion import StoredConversion, read_stored_conversion
+from schemas.destination import DestinationVersion
 from schemas.event import ConversionEvent, read_stored
 from schemas.exchange import Hop
 from schemas.lifecycle import State
@@ -66,11 +70,17 @@ _SETTLE = text("""
         due_at = CASE WHEN p.void_reason IS NULL THEN r.next_attempt_at END,
         reason = CASE WHEN r.state = 'retrying' AND p.void_reason IS NOT NULL THEN p.void_reason ELSE r.reason END,
         settled_at = CASE WHEN r.state <> 'retrying' OR p.void_reason IS NOT NULL THEN now() END,
-        had_unknown = p.had_unknown OR r.unknown, lease_token = NULL
+        had_unknown = p.had_unknown OR r.unknown, lease_token = NULL,
+        reported = CASE WHEN r.state = 'delivered' THEN r.told ELSE p.reported END
     FROM json_to_recordset(:rows) AS r(id bigint, token bigint, state text, next_attempt_at timestamptz,
-        reason text, unknown boolean)
+        reason text, unknown boolean, told numeric)
     WHERE p.id = r.id AND p.state = 'firing' AND p.lease_token = r.token
-    RETURNING p.id, p.state, p.void_reason IS NOT NULL AS wished""")
+    RETURNING p.id, p.state, p.adjusts, p.overtaken, p.void_reason IS NOT NULL AS wished""")
+
+_LOCK_CORRECTED = text("""
+    SELECT id FROM postbacks WHERE id IN (SELECT adjusts FROM postbacks WHERE id = ANY(:ids)) ORDER BY id FOR UPDATE""")
+
+_ENDED = text("SELECT id, state, adjusts, overtaken FROM postbacks WHERE id = ANY(:ids) ORDER BY id")
 
 _LOCK_LOST = text("""
     SELECT p.id, p.lease_token, p.attempt_id, p.attempts, p.version_id, p.first_attempt_at, p.expires_at,
@@ -274,7 +284,11 @@ def _stop(connection: Connection, stopped: list[Stopped]) -> None:
             }
             for s in stopped
         ]
+        adjustments = [s.gated.postback_id for s in stopped if s.gated.correction is not None]
+        _lock_corrected(connection, adjustments)
         connection.execute(_STOP, {"rows": as_json(rows)})
+        if adjustments:
+            _follow_up(connection, connection.execute(_ENDED, {"ids": adjustments}).all())
         promote_duplicates(
             connection, [s.gated.postback_id for s in stopped if s.state in {State.EXPIRED, State.VOIDED}]
         )
@@ -289,15 +303,18 @@ def _settle(connection: Connection, attempts: Sequence[SettledAttempt]) -> Settl
             "next_attempt_at": a.next_attempt_at,
             "reason": a.reason,
             "unknown": a.verdict == "unknown",
+            "told": None if a.told is None else str(a.told),
         }
         for a in sorted(attempts, key=lambda a: a.postback_id)
     ]
+    _lock_corrected(connection, [a.postback_id for a in attempts if a.adjustment])
     written = connection.execute(_SETTLE, {"rows": as_json(rows)}).all()
     states = {row.id: State(row.state) for row in written}
     promote_duplicates(
         connection, sorted(number for number, state in states.items() if state is State.VOIDED)
     )
-    record_wishes(connection, {row.id: states[row.id] for row in written if row.wished})
+    corrected = _follow_up(connection, [row for row in written if row.adjusts or row.overtaken or row.wished])
+    record_wishes(connection, {row.id: states[row.id] for row in written if row.wished}, corrected)
     settled = [a for a in attempts if a.postback_id in states]
     copy_rows(
         connection, "attempts", ATTEMPT_COLUMNS, (_attempt_row(a, states[a.postback_id]) for a in settled)
@@ -308,6 +325,24 @@ def _settle(connection: Connection, attempts: Sequence[SettledAttempt]) -> Settl
         connection, "hops", HOP_COLUMNS, (_hop_row(a, hop) for a in [*settled, *late] for hop in a.hops)
     )
     return Settlement(states, stale)
+
+
+def _lock_corrected(connection: Connection, adjustments: list[int]) -> None:
+    """What they correct is locked first, in the order of ids that all keep to."""
+    if adjustments:
+        connection.execute(_LOCK_CORRECTED, {"ids": adjustments})
+
+
+def _follow_up(connection: Connection, ended: Sequence[Row[Any]]) -> dict[int, FollowUp]:
+    """Correct what was delivered and does not stand any more; what is done about each."""
+    versions: dict[int, DestinationVersion] = {}
+
+    def version(number: int) -> DestinationVersion:
+        if number not in versions:
+            versions[number] = read_version(connection, number)
+        return versions[number]
+
+    return after_settling(connection, ended, version) if ended else {}
 
 
 def _without_hops(connection: Connection, stale: list[SettledAttempt]) -> list[SettledAttempt]:

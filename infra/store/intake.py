@@ -13,6 +13,8 @@ from sqlalchemy import Connection, Engine, text
 from infra.db.engine import as_json
 from infra.store import standings
 from infra.store.clicks import indexed
+from infra.store.dedupe import claim_keys
+from infra.store.destinations import Destinations
 from infra.store.transactions import retried
 from schemas.conversion import PlannedPostback, route, why_unrouted
 from schemas.destination import DestinationVersion
@@ -66,9 +68,10 @@ def commit_message(
     message_id: str,
     taken: Sequence[Taken],
     refused: Sequence[Refused],
-    versions: list[DestinationVersion],
+    destinations: Destinations,
 ) -> IntakeResult:
     """Commit all that one queue message carried, or nothing. Running it again changes nothing but the count."""
+    versions = destinations.current()
     first: dict[Key, Taken] = {}
     for item in taken:
         first.setdefault(item.key, item)
@@ -85,6 +88,8 @@ def commit_message(
         _insert_rejects(connection, refused, [*duplicates, *repeated])
         voided = standings.apply(
             connection,
+            destinations,
+            received_at,
             [first[key].event for key in new_conversions],  # type: ignore[misc]  # conversions by construction
             [first[key].event for key in new_signals],  # type: ignore[misc]  # signals by construction
         )
@@ -179,7 +184,7 @@ def _insert_postbacks(connection: Connection, pairs: list[tuple[int, PlannedPost
     numbered = [
         (int(number), conversion_id, plan) for number, (conversion_id, plan) in zip(ids, pairs, strict=True)
     ]
-    first_of = _claim_dedupe_keys(connection, [(number, plan) for number, _, plan in numbered])
+    first_of = _first_of(connection, [(number, plan) for number, _, plan in numbered])
     rows = []
     for number, conversion_id, plan in numbered:
         first = first_of.get(number)
@@ -219,60 +224,18 @@ def _due(plan: PlannedPostback) -> datetime | str:
     return "infinity" if plan.manual else plan.release_at
 
 
-def _claim_dedupe_keys(connection: Connection, plans: list[tuple[int, PlannedPostback]]) -> dict[int, int]:
-    """For each postback that a network would take for an earlier one: the earlier one's id.
-
-    A first one that can no longer be counted (voided or expired before it fired) gives its key away.
-    """
+def _first_of(connection: Connection, plans: list[tuple[int, PlannedPostback]]) -> dict[int, int]:
+    """For each postback that a network would take for an earlier one: the earlier one's id."""
     wanted: dict[bytes, int] = {}
     for number, plan in plans:
         if plan.state is State.HELD:
             wanted.setdefault(plan.dedupe_key, number)
-    holders = dict(wanted)
-    unclaimed = set(wanted)
-    while unclaimed:
-        won = _insert_dedupe_keys(connection, {key: wanted[key] for key in unclaimed})
-        holders |= {key: wanted[key] for key in won}
-        taken = _dedupe_holders(connection, unclaimed - won)
-        holders |= {key: holder for key, (holder, _) in taken.items()}
-        # One that was voided since we looked gives its key away after all.
-        unclaimed = {key for key, (_, state) in taken.items() if state in (State.VOIDED, State.EXPIRED)}
+    holders = claim_keys(connection, wanted)
     return {
         number: holders[plan.dedupe_key]
         for number, plan in plans
         if plan.state is State.HELD and holders[plan.dedupe_key] != number
     }
-
-
-def _insert_dedupe_keys(connection: Connection, wanted: dict[bytes, int]) -> set[bytes]:
-    """Claim keys for postbacks; those that were won."""
-    rows = as_json([{"key": key.hex(), "id": number} for key, number in sorted(wanted.items())])
-    won = connection.execute(
-        text("""
-        INSERT INTO dedupe_keys AS d (key, postback_id)
-        SELECT decode(r.key, 'hex'), r.id FROM json_to_recordset(:rows) AS r(key text, id bigint)
-        ON CONFLICT (key) DO UPDATE SET postback_id = EXCLUDED.postback_id
-            WHERE (SELECT state FROM postbacks p WHERE p.id = d.postback_id) IN ('voided', 'expired')
-        RETURNING encode(key, 'hex')"""),
-        {"rows": rows},
-    ).scalars()
-    return {bytes.fromhex(key) for key in won}
-
-
-def _dedupe_holders(connection: Connection, keys: Iterable[bytes]) -> dict[bytes, tuple[int, State]]:
-    """The postback that holds each key, and its state.
-
-    Share-locked until our commit: whoever voids the holder then sees the duplicate that is to take its place.
-    """
-    found = connection.execute(
-        text("""
-        SELECT encode(d.key, 'hex') AS key, p.id, p.state
-        FROM dedupe_keys d JOIN postbacks p ON p.id = d.postback_id
-        WHERE d.key IN (SELECT decode(k, 'hex') FROM json_array_elements_text(:keys) k)
-        ORDER BY p.id FOR SHARE OF p"""),
-        {"keys": as_json([key.hex() for key in keys])},
-    )
-    return {bytes.fromhex(row.key): (row.id, State(row.state)) for row in found}
 
 
 def _insert_signals(connection: Connection, signals: dict[Key, Taken]) -> set[Key]:

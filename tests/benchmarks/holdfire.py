@@ -58,7 +58,7 @@ class Holdfire:
         """Commit a conversion for each URL, in bulk, as intake does; its postback is due at once."""
         now = datetime.now(UTC)
         self.aim(urls[0].partition("?")[0])
-        versions = destinations.Destinations(self.engine).current()
+        applied = destinations.Destinations(self.engine)
         run = secrets.token_hex(4)
         for start in range(0, len(urls), MAX_EVENTS_PER_MESSAGE):
             raws = [
@@ -66,7 +66,7 @@ class Holdfire:
                 for place, url in enumerate(urls[start : start + MAX_EVENTS_PER_MESSAGE])
             ]
             taken = [Taken(read_event(raw, now), raw) for raw in raws]
-            intake.commit_message(self.engine, f"{run}:{start}", taken, [], versions)
+            intake.commit_message(self.engine, f"{run}:{start}", taken, [], applied)
         with self.engine.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
             connection.execute(text("ANALYZE postbacks, conversions"))
 

@@ -126,8 +126,7 @@ class Scene:
                 taken.append(intake.Taken(read_event(raw, datetime.now(UTC)), raw))
             except InvalidInputError as error:
                 refused.append(intake.Refused(raw, error.problems))
-        versions = Destinations(self.engine).current()
-        intake.commit_message(self.engine, "message", taken, refused, versions)
+        intake.commit_message(self.engine, "message", taken, refused, Destinations(self.engine))
 
     def fire(self, *, lease_s: float = 60.0) -> list[Prepared]:
         """Claim everything due and pass it through the gate: the intents are recorded, nothing is settled."""

@@ -310,6 +310,6 @@ def test_a_duplicate_that_was_refunded_alone_is_passed_over(ground: Ground) -> N
 
 def test_the_voidable_states_in_sql_are_the_tables(ground: Ground) -> None:
     """The literals that plans can use say what the state table says."""
-    from infra.store.standings import VOIDABLE_SQL
+    from infra.store.rulings import VOIDABLE_SQL
 
     assert {state.strip(" '") for state in VOIDABLE_SQL.strip("()").split(",")} == set(VOIDABLE)

@@ -23,6 +23,7 @@ from sqlalchemy import Engine
 
 from infra import broker
 from infra.embedded.use import use_engines
+from infra.store.destinations import Destinations
 from infra.store.intake import Taken, commit_message, committed
 from producers.client import BrokerUnavailableError, Holdfire, InvalidEventsError, InvalidInputError
 from producers.confirming import Confirmation
@@ -343,7 +344,7 @@ def take_in(url: str, engine: Engine) -> None:
     """Commit all that waits, as intake does."""
     for number, events in enumerate(drain(url)):
         taken = [Taken(read_event(event, NOW), event) for event in events]
-        commit_message(engine, f"{time.monotonic_ns()}-{number}", taken, [], [])
+        commit_message(engine, f"{time.monotonic_ns()}-{number}", taken, [], Destinations(engine))
 
 
 def test_the_command_sends_the_good_lines_and_keeps_the_bad_ones(

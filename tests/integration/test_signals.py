@@ -12,7 +12,7 @@ import pytest
 from sqlalchemy import Engine, text
 
 from infra.sink import SinkThread
-from infra.store import releasing, standings
+from infra.store import releasing, rulings
 from tests.integration.ground import Ground, cleared, contract, conversion, generic_url, signal, until
 
 HOLD = {"kind": "refund", "wait": "1d"}
@@ -317,7 +317,7 @@ def test_a_duplicate_that_is_being_voided_just_now_takes_no_place(ground: Ground
 
     def promote() -> None:
         with ground.engine.begin() as connection:
-            standings.promote_duplicates(connection, [first])
+            rulings.promote_duplicates(connection, [first])
 
     with ThreadPoolExecutor(1) as threads:
         with ground.engine.begin() as signals:

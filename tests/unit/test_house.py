@@ -12,7 +12,7 @@ import pytest
 from holdfire import MENU
 from infra.catalogue import load_config
 from infra.settings import PREFIX, Settings
-from infra.store.standings import VOIDABLE_SQL
+from infra.store.rulings import VOIDABLE_SQL
 from schemas.backoff import RetryPolicy
 from schemas.destination import Destination, Limits
 from schemas.hold import HoldPolicy
