@@ -13,11 +13,11 @@ import structlog
 
 from infra.secrets import SecretError, read_secret
 from infra.version import VERSION
+from schemas.adjustment import NOTHING, Credit, kind_of, stands
 from schemas.auth import BearerAuth, HeaderAuth
 from schemas.conversion import event_values
 from schemas.destination import Contract, DestinationVersion
 from schemas.exchange import Headers, OutboundRequest
-from schemas.hold import HoldPolicy
 from schemas.ids import show
 from schemas.lifecycle import State, came_from
 from schemas.macros import Rendered, RenderError, render
@@ -105,7 +105,7 @@ def _prepare(gated: Gated, account: Account | SecretError) -> Prepared | Stopped
         return _waits(gated, str(account))
     contract, correction = account.version.contract, gated.correction
     policy = contract.destination.hold_for(gated.event)
-    amounts = _correcting(gated, correction, policy) if correction else _Amounts(gated.net_value)
+    amounts = _correcting(gated, correction, contract) if correction else _Amounts(gated.net_value)
     if amounts is None:
         return Stopped(gated, State.VOIDED, "nothing is left to correct", void_reason=VoidReason.WITHDRAWN)
     if correction is None and policy.needs_decision and "credit_check.approved" not in gated.outcomes:
@@ -139,21 +139,21 @@ class _Amounts:
     delta: Decimal | None = None
 
 
-def _correcting(gated: Gated, correction: Correction, policy: HoldPolicy) -> _Amounts | None:
-    """What an adjustment tells, or None when what it is for needs no correction any more."""
-    nothing_stands = correction.by_hand or policy.void_reason(gated.outcomes) is not None
-    if correction.retracted and nothing_stands:
-        return None
-    if correction.kind == "retraction" and not nothing_stands:
+def _correcting(gated: Gated, correction: Correction, contract: Contract) -> _Amounts | None:
+    """What an adjustment tells, or None when what it is for needs no correction any more, or another one."""
+    told = NOTHING if correction.retracted else Credit(counted=True, value=correction.reported)
+    wish = VoidReason.BY_HAND if correction.by_hand else None
+    standing = stands(contract, gated.event, gated.net_value, gated.outcomes, wish)
+    if told == standing or kind_of(contract, told, standing) != correction.kind:
         return None
     reported = correction.reported
-    if reported is None or gated.net_value is None:
-        # Without a value the conversion itself is all there is to take back or to bring back.
-        return _Amounts(None) if correction.retracted or nothing_stands else None
+    if (
+        reported is None
+    ):  # without a value the conversion itself is all there is to take back or to bring back
+        return _Amounts(None)
     zero = reported - reported  # with the decimal places that the network knows the value by
-    stands = zero if nothing_stands else gated.net_value
-    delta = stands - (zero if correction.retracted else reported)
-    return _Amounts(stands, delta) if delta or correction.kind == "retraction" else None
+    worth = (standing.amount or zero) + zero
+    return _Amounts(worth, worth - ((told.amount or zero) + zero))
 
 
 def _waits(gated: Gated, reason: str) -> Stopped:

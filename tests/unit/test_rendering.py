@@ -217,7 +217,6 @@ def correction(kind: AdjustmentKind, reported: str | None = "49.90", **fields: A
         (correction("restatement"), "39.90", (), "now?c=nym1-tok.en_~.&v=39.90&d=-10.00"),
         (correction("restatement", "39.90"), "19.90", (), "now?c=nym1-tok.en_~.&v=19.90&d=-20.00"),
         (correction("restatement", "39.90"), "49.90", (), "now?c=nym1-tok.en_~.&v=49.90&d=10.00"),
-        (correction("restatement"), "0", REFUNDED, "now?c=nym1-tok.en_~.&v=0.00&d=-49.90"),
         (correction("restatement", retracted=True), "39.90", (), "now?c=nym1-tok.en_~.&v=39.90&d=39.90"),
     ],
 )

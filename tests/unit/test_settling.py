@@ -54,7 +54,6 @@ def settled(answer: Answer, **fields: Any) -> SettledAttempt:
         ({"net_value": Decimal("39.90")}, "39.90"),
         ({"correction": correction("restatement"), "net_value": Decimal("39.90")}, "39.90"),
         ({"correction": correction("restatement", "39.90"), "net_value": Decimal("49.90")}, "49.90"),
-        ({"correction": correction("restatement"), "outcomes": REFUNDED}, "0.00"),
         ({"correction": correction("retraction"), "outcomes": REFUNDED}, None),
     ],
 )
