@@ -182,6 +182,11 @@ class Contract(BaseModel):
         assert found is not None
         return found.template(self.destination.headers)
 
+    def defaults_for(self, kind: AdjustmentKind | None) -> dict[str, str]:
+        """``settings.*`` macro values that stand in there for what the account does not give."""
+        found = None if kind is None else self.network.adjustments.of(kind)
+        return {} if found is None else {f"settings.{name}": text for name, text in found.defaults.items()}
+
     def answer_for(self, kind: AdjustmentKind | None) -> AnswerRules:
         """How an answer to it is judged."""
         found = None if kind is None else self.network.adjustments.of(kind)

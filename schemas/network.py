@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Container, Iterable, Mapping
 from datetime import timedelta
 from typing import Annotated, Any, Literal, get_args
 
@@ -103,6 +103,9 @@ class Adjustment(_Data):
     dedupe: Dedupe = Dedupe.COUNTED_TWICE
     """What the network does with the same adjustment twice; nothing said is the safe rule."""
     basis: str = ""
+    defaults: dict[str, str] = Field(default_factory=dict)
+    """What a setting is here where the account gives none: an event that has no id is sent without one, but corrected
+    as event 0."""
     revives: bool = False
     """Of a restatement: it also brings back what was retracted, as after a dispute that was won."""
     age_limit: AgeLimit | None = None
@@ -123,12 +126,16 @@ class Adjustment(_Data):
     @property
     def needed_settings(self) -> frozenset[str]:
         """Names of the settings without which it cannot be rendered."""
-        texts = [self.url, self.body, *self.headers.values()]
-        for parameter in self.parameters:
-            if not (parameter.optional or parameter.keep_empty):
-                texts += [parameter.name, parameter.value]
-        macros = frozenset().union(*(names_in(text) for text in texts))
-        return frozenset(name.removeprefix("settings.") for name in macros if name.startswith("settings."))
+        left_out = [each for each in self.parameters if each.optional or each.keep_empty]
+        macros = frozenset().union(*(names_in(text) for text in self.texts(without=left_out)))
+        named = {name.removeprefix("settings.") for name in macros if name.startswith("settings.")}
+        return frozenset(named - self.defaults.keys())
+
+    def texts(self, without: Container[QueryParameter] = ()) -> list[str]:
+        """Every text of it that may carry macros."""
+        kept = [each for each in self.parameters if each not in without]
+        given = [text for each in kept for text in (each.name, each.value)]
+        return [self.url, self.body, *self.headers.values(), *given]
 
 
 class Adjustments(_Data):
@@ -136,6 +143,15 @@ class Adjustments(_Data):
 
     retraction: Adjustment | None = None
     restatement: Adjustment | None = None
+
+    @model_validator(mode="after")
+    def _only_a_value_revives(self) -> Adjustments:
+        if self.retraction is not None and self.retraction.revives:
+            raise PydanticCustomError(
+                "retraction_revives",
+                "a retraction takes back, it revives nothing: move revives to the restatement",
+            )
+        return self
 
     def of(self, kind: AdjustmentKind) -> Adjustment | None:
         return self.retraction if kind == "retraction" else self.restatement
@@ -237,15 +253,16 @@ def host_allowed(host: str, allowed: tuple[str, ...]) -> bool:
 def catalogue_table(networks: Iterable[Network]) -> str:
     """The networks as a Markdown table for ``docs/networks.md``; optional settings in brackets."""
     rows = [
-        "| network | title | confidence | unverified | needs | a second postback |",
-        "|---|---|---|---|---|---|",
+        "| network | title | confidence | unverified | needs | a second postback | corrections |",
+        "|---|---|---|---|---|---|---|",
     ]
     for network in networks:
         unverified = ", ".join(f"`{place}`" for place in network.unverified) or "none"
         needs = ", ".join(_need(name, setting) for name, setting in network.settings.items())
         rows.append(
             f"| [`{network.slug}`](../schemas/networks/{network.slug}.md) | {network.title} | {network.confidence} "
-            f"| {unverified} | {needs} | {network.dedupe.replace('_', ' ')} |"
+            f"| {unverified} | {needs} | {network.dedupe.replace('_', ' ')} "
+            f"| {', '.join(network.adjustments.all()) or 'none'} |"
         )
     return "\n".join(rows)
 

@@ -111,7 +111,8 @@ def _prepare(gated: Gated, account: Account | SecretError) -> Prepared | Stopped
     if correction is None and policy.needs_decision and "credit_check.approved" not in gated.outcomes:
         reason = "no credit decision came within its window"
         return Stopped(gated, State.VOIDED, reason, void_reason=VoidReason.UNCONFIRMED)
-    values = account.settings | event_values(
+    settings = contract.defaults_for(gated.adjustment) | account.settings
+    values = settings | event_values(
         contract, gated.event, show("pb", gated.postback_id), amounts.value, amounts.delta
     )
     click_id = values["click_id"]

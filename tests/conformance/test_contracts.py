@@ -265,6 +265,7 @@ def test_sourceknowledge_ignores_a_conversion_two_weeks_after_the_click() -> Non
         ("everflow", {"verification_token"}),
         ("affise", {"secure"}),
         ("scaleo", {"token"}),
+        ("cake", {"api_key"}),
     ],
 )
 def test_what_lets_others_report_conversions_is_a_secret(slug: str, settings: set[str]) -> None:

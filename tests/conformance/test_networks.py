@@ -10,8 +10,8 @@ from urllib.parse import unquote, unquote_to_bytes
 import pytest
 
 from infra.catalogue import load_catalogue, load_config
-from schemas.macros import EVENT_MACROS, names_in, render
-from schemas.network import Example, Network
+from schemas.macros import ADJUSTMENT_MACROS, names_in, render
+from schemas.network import Adjustment, AdjustmentKind, Example, Network
 from schemas.verdict import Dedupe, VerdictKind
 
 FOLDER = Path(__file__).parents[2] / "schemas" / "networks"
@@ -57,14 +57,35 @@ PAGE_EXAMPLES = {
 }
 
 
-def _values(network: Network, example: Example) -> dict[str, str | None]:
+CORRECTIONS = [
+    pytest.param(network, kind, example, id=f"{network.slug}-{kind}-{number}")
+    for network in NETWORKS.values()
+    for kind, adjustment in network.adjustments.all().items()
+    for number, example in enumerate(adjustment.examples, 1)
+]
+each_adjustment = pytest.mark.parametrize(
+    ("network", "kind", "adjustment"),
+    [
+        pytest.param(network, kind, adjustment, id=f"{network.slug}-{kind}")
+        for network in NETWORKS.values()
+        for kind, adjustment in network.adjustments.all().items()
+    ],
+)
+
+
+def _values(
+    network: Network, example: Example, adjustment: Adjustment | None = None
+) -> dict[str, str | None]:
+    own = adjustment.defaults if adjustment else {}
     defaults = {f"settings.{name}": setting.default for name, setting in network.settings.items()}
+    defaults |= {f"settings.{name}": text for name, text in own.items()}
     return defaults | {f"settings.{name}": text for name, text in example.settings.items()} | example.event
 
 
 def _texts(network: Network) -> list[str]:
     parts = [part for parameter in network.parameters for part in (parameter.name, parameter.value)]
-    return [network.method, network.url, network.body, *network.headers.values(), *parts]
+    corrections = [text for each in network.adjustments.all().values() for text in each.texts()]
+    return [network.method, network.url, network.body, *network.headers.values(), *parts, *corrections]
 
 
 def test_every_network_of_this_release_is_in_the_catalogue() -> None:
@@ -93,6 +114,58 @@ def test_the_click_id_can_be_read_back_from_an_example(network: Network, example
     assert click_id.encode() in found or click_id in example.body
 
 
+@pytest.mark.parametrize(("network", "kind", "example"), CORRECTIONS)
+def test_an_example_of_a_correction_renders_byte_for_byte(
+    network: Network, kind: AdjustmentKind, example: Example
+) -> None:
+    """What takes a conversion back, or gives it another value, is what its example says, to the byte."""
+    adjustment = network.adjustments.of(kind)
+    assert adjustment is not None
+    rendered = render(adjustment.template(example.headers), _values(network, example, adjustment))
+    assert (rendered.method, rendered.url, rendered.body) == (example.method, example.url, example.body)
+    assert rendered.notes == ()
+
+
+@each_adjustment
+def test_a_correction_has_an_example_and_its_grounds(
+    network: Network, kind: AdjustmentKind, adjustment: Adjustment
+) -> None:
+    """A page is quoted, and where it does not say what a repeat does, the safe rule is taken."""
+    assert adjustment.examples
+    assert '"' in adjustment.basis
+    assert ("safe rule" in adjustment.basis) == (adjustment.dedupe is Dedupe.COUNTED_TWICE)
+
+
+@each_adjustment
+def test_a_correction_names_the_conversion_by_its_click_id(
+    network: Network, kind: AdjustmentKind, adjustment: Adjustment
+) -> None:
+    """Whatever else it carries, it says which click's conversion is meant."""
+    assert any("click_id" in names_in(text) for text in adjustment.texts())
+
+
+@each_adjustment
+def test_a_restatement_tells_an_amount_and_a_retraction_none(
+    network: Network, kind: AdjustmentKind, adjustment: Adjustment
+) -> None:
+    """The new total or the change, never both, since they mean different things."""
+    told = {name for text in adjustment.texts() for name in names_in(text)} & {"value", "delta"}
+    assert len(told) == (1 if kind == "restatement" else 0)
+
+
+@each_adjustment
+def test_the_page_says_how_corrections_are_set_up(
+    network: Network, kind: AdjustmentKind, adjustment: Adjustment
+) -> None:
+    """Under a heading of its own, with every setting that only corrections need."""
+    page = (FOLDER / f"{network.slug}.md").read_text("utf-8")
+    _, _, section = page.partition("## Corrections")
+    own = {name for name in adjustment.needed_settings if not network.settings[name].required}
+    own -= {name for name in own if network.settings[name].default is not None}
+    assert section
+    assert all(f"`{name}`" in section or f"settings.{name}" in section for name in own)
+
+
 @each_network
 def test_a_network_has_examples(network: Network) -> None:
     """A contract without an example is not tested."""
@@ -102,7 +175,7 @@ def test_a_network_has_examples(network: Network) -> None:
 @each_network
 def test_every_macro_of_a_template_is_known(network: Network) -> None:
     """A macro is filled by the event, its params, or a setting that the file documents."""
-    known = EVENT_MACROS | {f"settings.{name}" for name in network.settings}
+    known = ADJUSTMENT_MACROS | {f"settings.{name}" for name in network.settings}
     used = frozenset().union(*(names_in(text) for text in _texts(network)))
     assert {name for name in used if not name.startswith("params.")} <= known
 
