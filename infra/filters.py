@@ -58,7 +58,9 @@ class Filters:
 
     def given(self) -> set[str]:
         """Names of the filters that were given."""
-        return {field.name for field in dataclasses.fields(self) if getattr(self, field.name) not in (None, [])}
+        return {
+            field.name for field in dataclasses.fields(self) if getattr(self, field.name) not in (None, [])
+        }
 
     def criteria(self, now: datetime) -> Criteria:
         """What to look for; ages are counted back from ``now``. Raises AskingError."""

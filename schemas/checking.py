@@ -3,24 +3,15 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
-from urllib.parse import SplitResult, urlsplit
 
 from schemas.calendars import show_wait
+from schemas.checking_corrections import check_corrections, correction_macros
+from schemas.checking_urls import Findings, check_url
 from schemas.destination import Contract
 from schemas.durations import show
-from schemas.macros import EVENT_MACROS, MACRO, names_in
-from schemas.network import host_allowed
+from schemas.macros import EVENT_MACROS, names_in
 from schemas.problem import Problem
 from schemas.verdict import Dedupe
-
-
-@dataclass(frozen=True, slots=True)
-class Findings:
-    """What ``check`` found: problems refuse the configuration, warnings do not."""
-
-    problems: list[Problem]
-    warnings: list[Problem]
 
 
 def check(contract: Contract) -> Findings:
@@ -31,9 +22,19 @@ def check(contract: Contract) -> Findings:
     _check_macros(contract, where, findings)
     _check_parameters(contract, where, findings)
     _check_body(contract, where, findings)
-    _check_url(contract, where, findings)
+    check_url(contract, where, contract.network.url, f"{where}.network", findings)
+    check_corrections(contract, where, findings)
     _check_age(contract, where, findings)
     _check_dedupe_window(contract, where, findings)
+    if contract.destination.allow_private:
+        findings.warnings.append(
+            Problem(
+                "allow_private",
+                f"{where}.allow_private",
+                "private addresses may be contacted",
+                "For tests only",
+            )
+        )
     if contract.destination.rules is not None and not contract.network.open_rules:
         findings.problems.append(
             Problem(
@@ -80,7 +81,7 @@ def _check_settings(contract: Contract, where: str, findings: Findings) -> None:
                     )
                 )
     # The generic network takes any setting its own template names.
-    free = {name.removeprefix("settings.") for name in _macros(contract)}
+    free = {name.removeprefix("settings.") for name in _macros(contract) | correction_macros(contract)}
     for name in contract.destination.settings.keys() - known.keys() - free:
         findings.problems.append(
             Problem(
@@ -93,10 +94,7 @@ def _check_settings(contract: Contract, where: str, findings: Findings) -> None:
 
 
 def _macros(contract: Contract) -> frozenset[str]:
-    template, settings = contract.template, contract.plain_settings()
-    texts = [template.url, template.body, *settings.values(), *(text for _, text in template.headers)]
-    texts += [text for parameter in template.parameters for text in (parameter.name, parameter.value)]
-    return frozenset().union(*(names_in(text) for text in texts))
+    return frozenset().union(*(names_in(text) for text in contract.texts))
 
 
 def _check_macros(contract: Contract, where: str, findings: Findings) -> None:
@@ -142,96 +140,6 @@ def _check_body(contract: Contract, where: str, findings: Findings) -> None:
                 f"{where}.headers",
                 "has no Content-Type, so it is not known how values are written into the body",
                 'Add headers = { Content-Type = "application/json" }',
-            )
-        )
-
-
-def _check_url(contract: Contract, where: str, findings: Findings) -> None:
-    url = contract.network.url
-    place = f"{where}.network"
-    if url.startswith("{settings.url}"):
-        place = f"{where}.settings.url"
-        given = contract.plain_settings().get("settings.url")
-        if given is None:  # missing, which is said elsewhere, or a secret, which is not read here
-            return
-        url = given + url.removeprefix("{settings.url}")
-    parts = _split(url)
-    if parts is None or not parts.hostname:
-        findings.problems.append(
-            Problem(
-                "url",
-                place,
-                f"{url!r} is no http(s) URL",
-                "Write https://host/path, other characters encoded",
-            )
-        )
-        return
-    if foreign := _FOREIGN_MACRO.search(MACRO.sub("", f"{parts.path}?{parts.query}")):
-        findings.problems.append(
-            Problem(
-                "unknown_macro",
-                place,
-                f"has {foreign[0]}, which nothing here replaces",
-                "Write Holdfire's macro in its place, such as {click_id}; a bracket that is meant is %5B or %7B",
-            )
-        )
-    if "@" in parts.netloc:
-        findings.problems.append(
-            Problem(
-                "url",
-                place,
-                "carries a user or password",
-                'Use auth = { kind = "header", name = "Authorization", value = { env = "NAME" } }',
-            )
-        )
-    if parts.fragment:
-        findings.problems.append(Problem("url", place, "has a #fragment, which is never sent", "Remove it"))
-    _check_host(contract, where, place, parts, findings)
-
-
-_FOREIGN_MACRO = re.compile(r"\$?\{[^{}]*\}|\[\w+\]|%%\w+%%|[{}\[\]]")
-"""A placeholder that is left in a URL once Holdfire's own macros are taken out."""
-
-
-def _split(url: str) -> SplitResult | None:
-    """The parts of an http(s) URL that can be sent as it stands, or None."""
-    try:
-        parts = urlsplit(url)
-        _ = parts.port
-    except ValueError:
-        return None
-    return parts if parts.scheme in ("https", "http") and re.fullmatch(r"[!-~]+", url) else None
-
-
-def _check_host(contract: Contract, where: str, place: str, parts: SplitResult, findings: Findings) -> None:
-    if parts.scheme == "http":
-        target = findings.warnings if contract.destination.allow_http else findings.problems
-        target.append(
-            Problem(
-                "plain_http",
-                place,
-                "is plain http: ids travel unencrypted",
-                "Use https, or set allow_http = true",
-            )
-        )
-    allowed = contract.fetch_limits.allowed_hosts
-    host = parts.hostname or ""
-    if allowed and "{" not in host and not host_allowed(host, allowed):
-        findings.problems.append(
-            Problem(
-                "host",
-                place,
-                f"{host} is not a host of {contract.network.title} ({', '.join(allowed)})",
-                "Correct the host, or set allow_private = true for a sink of your own",
-            )
-        )
-    if contract.destination.allow_private:
-        findings.warnings.append(
-            Problem(
-                "allow_private",
-                f"{where}.allow_private",
-                "private addresses may be contacted",
-                "For tests only",
             )
         )
 

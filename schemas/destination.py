@@ -167,12 +167,12 @@ class Contract(BaseModel):
 
     @cached_property
     def texts(self) -> tuple[str, ...]:
-        """Every text of its template that may carry macros, the account's own texts included."""
-        template = self.template
+        """Every text of its template that may carry macros, the account's own texts that it names included."""
+        template, settings = self.template, self.plain_settings()
         parameters = [text for each in template.parameters for text in (each.name, each.value)]
-        headers = [text for _, text in template.headers]
-        given = self.plain_settings().values()
-        return (template.url, template.body, *given, *headers, *parameters)
+        texts = [template.url, template.body, *(text for _, text in template.headers), *parameters]
+        named = frozenset().union(*(names_in(text) for text in texts))
+        return (*texts, *(settings[name] for name in sorted(named & settings.keys())))
 
     def template_for(self, kind: AdjustmentKind | None) -> Template:
         """What to render: the conversion's own postback, or an adjustment of it. ``kind`` must be one the network takes."""

@@ -19,6 +19,7 @@ from infra.store import audit
 from infra.store import destinations as store
 from infra.store.releasing import waiting_by_destination
 from schemas.destination import Contract, DestinationVersion
+from schemas.network import AdjustmentKind
 from workers import destinations_page as page
 from workers import trying
 
@@ -32,6 +33,13 @@ EventOption = Annotated[
 ExampleOption = Annotated[bool, typer.Option("--example", help="Use the network's own example event.")]
 AppliedOption = Annotated[
     bool, typer.Option("--applied", help="Use the version that is applied, not the one in the file.")
+]
+AdjustmentOption = Annotated[
+    AdjustmentKind | None,
+    typer.Option(
+        "--adjustment",
+        help="Show the correction instead, as if the order (or half its value) were refunded after delivery.",
+    ),
 ]
 YesOption = Annotated[bool, typer.Option("--yes", help="Do not ask.")]
 
@@ -103,7 +111,7 @@ def list_(
     """List the applied destinations, or the networks there are."""
     if networks:
         page.print_rows(
-            [network.model_dump(mode="json") for network in load_catalogue().values()],
+            [page.network_row(network) for network in load_catalogue().values()],
             page.NETWORK_COLUMNS,
             as_json,
         )
@@ -122,18 +130,26 @@ def render(  # noqa: PLR0913, PLR0917 — a command's options are its parameters
     event: EventOption = None,
     example: ExampleOption = False,
     applied: AppliedOption = False,
+    adjustment: AdjustmentOption = None,
     config: ConfigOption = None,
     as_json: JsonOption = False,
 ) -> None:
     """Print the exact request for an event, secrets masked. Sends nothing."""
     version = _version(destination, config, applied=applied)
-    prepared, account = trying.prepare(version, _event(version.contract, event, example=example))
+    read = _event(version.contract, event, example=example)
+    prepared, account = trying.prepare(version, read, adjustment)
     shown = trying.show(prepared, account)
     network = version.contract.network
     if as_json:
         known = {"confidence": network.confidence, "unverified": network.unverified}
         page.print_json(
-            {"destination": destination, "version": version.number or None, **known, **asdict(shown)}
+            {
+                "destination": destination,
+                "version": version.number or None,
+                "adjustment": adjustment,
+                **known,
+                **asdict(shown),
+            }
         )
         return
     typer.echo(f"{shown.method} {shown.url}")

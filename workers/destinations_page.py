@@ -15,6 +15,7 @@ from infra.store.destinations import Change
 from schemas.destination import DestinationVersion
 from schemas.exchange import Hop
 from schemas.hold import HoldRule
+from schemas.network import ADJUSTMENT_KINDS, Network
 from schemas.postback import SettledAttempt
 from schemas.problem import Problem
 
@@ -46,7 +47,7 @@ def print_changes(changes: list[Change]) -> None:
         )
 
 
-NETWORK_COLUMNS = ("slug", "title", "confidence", "unverified", "protocols", "dedupe", "docs")
+NETWORK_COLUMNS = ("slug", "title", "confidence", "unverified", "protocols", "dedupe", "corrections", "docs")
 DESTINATION_COLUMNS = (
     "name",
     "version",
@@ -56,12 +57,17 @@ DESTINATION_COLUMNS = (
     "events",
     "hold",
     "dedupe",
+    "corrections",
     "waiting",
 )
 
 
-MINOR_COLUMNS = ("docs", "unverified", "confidence", "dedupe", "version", "protocols")
+MINOR_COLUMNS = ("docs", "unverified", "confidence", "corrections", "dedupe", "version", "protocols")
 """What a narrow terminal goes without, the first one first."""
+
+
+def network_row(network: Network) -> dict[str, Any]:
+    return network.model_dump(mode="json") | {"corrections": list(network.adjustments.all())}
 
 
 def row(version: DestinationVersion, waiting: dict[str, int]) -> dict[str, Any]:
@@ -79,6 +85,7 @@ def row(version: DestinationVersion, waiting: dict[str, int]) -> dict[str, Any]:
             [hold.words(), *(f"{_some(rule)}: {rule.hold.words()}" for rule in contract.destination.holds)]
         ),
         "dedupe": contract.dedupe,
+        "corrections": [kind for kind in ADJUSTMENT_KINDS if contract.adjustment(kind) is not None],
         "waiting": waiting.get(contract.name, 0),
     }
 

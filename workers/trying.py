@@ -5,13 +5,15 @@ from __future__ import annotations
 import queue
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from decimal import ROUND_DOWN, Decimal
 from typing import Any
 
 from infra.version import VERSION
 from schemas.conversion import takes, unrenderable
 from schemas.destination import Contract, DestinationVersion
 from schemas.event import ConversionEvent, read_event
-from schemas.postback import Gated, Prepared, SettledAttempt, Stopped
+from schemas.network import AdjustmentKind
+from schemas.postback import Correction, Gated, Prepared, SettledAttempt, Stopped
 from schemas.problem import InvalidInputError, Problem
 from workers.rendering import Account, Renderer
 from workers.rendering import prepare as render_postback
@@ -85,10 +87,18 @@ def read_for(contract: Contract, raw: object, now: datetime) -> ConversionEvent:
     return event
 
 
-def prepare(version: DestinationVersion, event: ConversionEvent) -> tuple[Prepared, Account]:
-    """Render one postback as firing would. Raises ``CannotBeSentError``, or ``SecretError`` for a missing secret."""
+def prepare(
+    version: DestinationVersion, event: ConversionEvent, adjustment: AdjustmentKind | None = None
+) -> tuple[Prepared, Account]:
+    """Render one postback as firing would. Raises ``CannotBeSentError``, or ``SecretError`` for a missing secret.
+
+    ``adjustment``: not the conversion's own postback but the correction of it, as if all of it had been given back after
+    delivery (``retraction``), or half of its value (``restatement``).
+    """
     if reason := unrenderable(version.contract, event):  # what intake would say
         raise CannotBeSentError(f"{version.contract.name}: {reason}")
+    if adjustment is not None and (why := _no_correction(version.contract, adjustment)):
+        raise CannotBeSentError(f"{version.contract.name}: {why}")
     renderer = Renderer(_Only(version))
     account = renderer.account(version.id)
     now = datetime.now(UTC)
@@ -101,16 +111,37 @@ def prepare(version: DestinationVersion, event: ConversionEvent) -> tuple[Prepar
         had_unknown=False,
         first_attempt_at=now,
         expires_at=None,
-        net_value=event.value,
+        net_value=_half(version.contract, event) if adjustment == "restatement" else event.value,
         event=event,
         now=now,
         # A hold that waits for a decision is not what is looked at here.
-        outcomes=("credit_check.approved",),
+        outcomes=("refund",) if adjustment == "retraction" else ("credit_check.approved",),
+        correction=adjustment and Correction(adjustment, event.value, retracted=False),
     )
     prepared = render_postback(gated, account)
     if isinstance(prepared, Stopped):
         raise CannotBeSentError(f"{version.contract.name}: {prepared.reason}")
     return prepared, account
+
+
+def _no_correction(contract: Contract, kind: AdjustmentKind) -> str | None:
+    """Why it is never sent, and what would change that, or None if it is."""
+    adjustment = contract.network.adjustments.of(kind)
+    if adjustment is None:
+        return f"{contract.network.title} takes no {kind}: what stands wrong there is recorded as lost"
+    if not contract.destination.adjust.send:
+        return f"no {kind} is ever sent: set adjust = {{ send = true }}"
+    if missing := contract.missing_for(adjustment):
+        return f"no {kind} can be sent: give {', '.join(f'settings.{name}' for name in missing)}"
+    return None
+
+
+def _half(contract: Contract, event: ConversionEvent) -> Decimal:
+    if not event.value:
+        raise CannotBeSentError(
+            f"{contract.name}: a restatement needs a value, and the event has none. Add it"
+        )
+    return event.value - (event.value / 2).quantize(event.value, ROUND_DOWN)
 
 
 def show(prepared: Prepared, account: Account) -> Shown:

@@ -33,6 +33,24 @@ KNOREX: dict[str, Any] = {
 }
 
 
+BACK = "https://h.example/back?c={click_id}"
+EVERFLOW: dict[str, Any] = {
+    "network": "everflow",
+    "events": ["purchase"],
+    "settings": {"url": "https://track.example/", "nid": "1"},
+}
+
+
+def _correcting(
+    kind: str = "retraction", settings: dict[str, str] | None = None, **adjustment: Any
+) -> dict[str, Any]:
+    """A generic destination with one correction."""
+    return GENERIC | {
+        "settings": GENERIC["settings"] | (settings or {}),
+        "rules": {"adjustments": {kind: {"url": BACK} | adjustment}},
+    }
+
+
 def _contract(table: dict[str, Any]) -> Contract:
     return join("main", Destination.model_validate(table), load_catalogue()[table["network"]])
 
@@ -87,6 +105,20 @@ def test_a_destination_that_keeps_its_contract_has_no_findings() -> None:
             GENERIC | {"rules": {"age_limit": {"wait": "14d"}}, "hold": {"kind": "refund", "wait": "13d"}},
             "age_limit",
             "hold.wait",
+        ),
+        (_correcting(url="ftp://h.example/"), "url", "rules.adjustments.retraction.url"),
+        (_correcting(url="http://h.example/{click_id}"), "plain_http", "rules.adjustments.retraction.url"),
+        (_correcting(url="https://h.example/?c=[CID]"), "unknown_macro", "rules.adjustments.retraction.url"),
+        (_correcting(url="https://h.example/?c={clickid}"), "unknown_macro", "rules.adjustments.retraction"),
+        (_correcting(url=BACK + "&k={settings.key}"), "unknown_macro", "rules.adjustments.retraction"),
+        (_correcting(url="{settings.back}", settings={"back": "h.example/"}), "url", "settings.back"),
+        (_correcting(body="{click_id}"), "content_type", "rules.adjustments.retraction.headers"),
+        (_correcting("restatement"), "restatement_without_amount", "rules.adjustments.restatement"),
+        (_url("https://h.example/?d={delta}"), "unknown_macro", "settings"),
+        (
+            EVERFLOW | {"settings": EVERFLOW["settings"] | {"reversal_url": "http://track.example/reversal"}},
+            "plain_http",
+            "settings.reversal_url",
         ),
     ],
 )
@@ -235,3 +267,78 @@ def test_the_rules_of_a_network_that_has_its_own_stay() -> None:
 def test_a_wildcard_covers_subdomains_alone(host: str, allowed: bool) -> None:
     """Neither the bare domain nor one that merely ends alike."""
     assert host_allowed(host, ("*.adnxs.com",)) is allowed
+
+
+# Corrections -----------------------------------------------------------------------------------------
+
+
+def test_a_correction_that_keeps_its_contract_has_no_findings() -> None:
+    """With settings of its own, a total or a change, and a body with its Content-Type."""
+    table = _correcting(
+        "restatement",
+        {"back": "https://h.example/back?v={delta}", "key": "k1"},
+        url="{settings.back}",
+        method="POST",
+        body='{"c": "{click_id}", "k": "{settings.key}"}',
+        headers={"Content-Type": "application/json"},
+    )
+    assert _check(table) == Findings([], [])
+
+
+def test_a_setting_that_only_corrections_need_is_warned_of_when_it_is_missing() -> None:
+    """The network could be told, this account cannot: the warning says what is lost, and how to be rid of it."""
+    (warning,) = _check(EVERFLOW).warnings
+    assert warning.field == "destinations.main.settings.reversal_url"
+    assert "refunds after delivery will be recorded as lost" in warning.reason
+    assert "adjust = { send = false }" in warning.remedy
+    assert _check(EVERFLOW | {"adjust": {"send": False}}) == Findings([], [])
+
+
+def test_an_account_corrects_once_it_has_what_that_needs() -> None:
+    """Missing setting, no correction; and none where the destination wants none sent."""
+    given = EVERFLOW | {"settings": EVERFLOW["settings"] | {"reversal_url": "https://track.example/reversal"}}
+    assert _contract(EVERFLOW).adjustment("retraction") is None
+    assert _contract(given).adjustment("retraction") is not None
+    assert _contract(given).adjustment("restatement") is None
+    assert _contract(given | {"adjust": {"send": False}}).adjustment("retraction") is None
+
+
+def test_a_setting_named_by_variable_or_given_by_default_is_there() -> None:
+    """A secret is not read here, and a default of the network is as good as given."""
+    keitaro = {"url": "https://tracker.example", "key": {"env": "HF_TEST_KEY"}}
+    table = {"network": "keitaro", "events": ["purchase"], "settings": keitaro}
+    assert _contract(table).adjustment("retraction") is not None
+    assert _contract(table).adjustment("restatement") is not None
+
+
+def test_adjust_at_a_network_that_takes_no_corrections_is_warned_of() -> None:
+    """Who asks for it would wait in vain."""
+    assert [warning.code for warning in _check(XANDR | {"adjust": {"wait": "1d"}}).warnings] == [
+        "no_corrections"
+    ]
+    assert _check(XANDR | {"adjust": {"send": False}}) == Findings([], [])
+
+
+def test_a_retraction_that_revives_is_refused() -> None:
+    """It takes back; a restatement brings back."""
+    with pytest.raises(ValidationError, match="move revives to the restatement"):
+        Destination.model_validate(_correcting(revives=True))
+
+
+@pytest.mark.parametrize(
+    ("table", "tells"),
+    [
+        (GENERIC, False),
+        (_url("https://h.example/?c={click_id}&v={value}"), True),
+        (GENERIC | {"parameters": [{"name": "v", "value": "{value}", "optional": True}]}, True),
+        (GENERIC | {"settings": {"url": {"env": "HF_TEST_URL"}}}, True),
+        (XANDR, True),
+        (
+            {"network": "zeropark", "events": ["purchase"], "settings": {"uuid": {"env": "HF_TEST_KEY"}}},
+            False,
+        ),
+    ],
+)
+def test_it_is_known_whether_a_network_learns_the_value(table: dict[str, Any], tells: bool) -> None:
+    """A network that was never told an amount shows no wrong one; a URL that is not read here may tell it."""
+    assert _contract(table).tells_value is tells

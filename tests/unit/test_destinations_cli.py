@@ -22,6 +22,22 @@ network = "adsterra"
 events = ["purchase"]
 settings = { advertiser = "me" }
 hold = { kind = "credit_check", wait = "30d" }
+
+[destinations.everflow]
+network = "everflow"
+events = ["purchase"]
+settings = { url = "https://track.example/", nid = "123", reversal_url = "https://track.example/reversal" }
+
+[destinations.bemob]
+network = "bemob"
+events = ["purchase"]
+settings.url = "https://track.example/postback"
+
+[destinations.crm]
+network = "generic"
+events = ["purchase"]
+settings.url = "https://crm.example/?c={click_id}&v={value}"
+rules.adjustments.restatement.url = "https://crm.example/now?c={click_id}&v={value}&d={delta}"
 """
 
 
@@ -39,9 +55,9 @@ def _run(*words: str, given: str | None = None) -> Result:
 def test_the_catalogue_shows_which_rules_are_unverified() -> None:
     """In the table, and as JSON."""
     (line,) = (one for one in _run("list", "--networks").stdout.splitlines() if one.startswith("redtrack"))
-    assert "parameters.sum, answer" in line
+    assert "parameters.sum, answer, adjustments.restatement" in line
     networks = {one["slug"]: one for one in json.loads(_run("list", "--networks", "--json").stdout)}
-    assert networks["redtrack"]["unverified"] == ["parameters.sum", "answer"]
+    assert networks["redtrack"]["unverified"] == ["parameters.sum", "answer", "adjustments.restatement"]
     assert networks["xandr"]["unverified"] == []
 
 
@@ -78,3 +94,72 @@ def test_render_shows_the_url_also_where_a_credit_decision_is_waited_for(config:
     shown = _run("render", "adsterra", "--example", "--config", config)
     assert shown.exit_code == 0, shown.output
     assert shown.stdout.startswith("GET https://www.pbterra.com/name/me/at?")
+
+
+@pytest.mark.parametrize(
+    ("destination", "kind", "url"),
+    [
+        (
+            "everflow",
+            "retraction",
+            "https://track.example/reversal?transaction_id=1027c887059b47bc69c699f45466b900&event_id=0",
+        ),
+        ("crm", "restatement", "https://crm.example/now?c=a%2Fb%20c%2Bd%3D.&v=6.25&d=-6.25"),
+    ],
+)
+def test_render_shows_the_exact_correction(config: str, destination: str, kind: str, url: str) -> None:
+    """As if the network's example were given back after delivery, all of it or half."""
+    shown = _run("render", destination, "--example", "--adjustment", kind, "--config", config)
+    assert shown.exit_code == 0, shown.output
+    assert shown.stdout.splitlines()[0] == f"GET {url}"
+    as_json = _run("render", destination, "--example", "--adjustment", kind, "--config", config, "--json")
+    assert (json.loads(as_json.stdout)["adjustment"], json.loads(as_json.stdout)["url"]) == (kind, url)
+
+
+@pytest.mark.parametrize(
+    ("destination", "kind", "why"),
+    [
+        ("tune", "retraction", "TUNE takes no retraction: what stands wrong there is recorded as lost"),
+        ("bemob", "retraction", "no retraction can be sent: give settings.declined_status"),
+        ("everflow", "restatement", "Everflow takes no restatement"),
+    ],
+)
+def test_render_says_why_there_is_no_correction(config: str, destination: str, kind: str, why: str) -> None:
+    """The network has none, or a setting is missing."""
+    refused = _run("render", destination, "--example", "--adjustment", kind, "--config", config)
+    assert refused.exit_code != 0
+    assert why in str(refused.exception)
+
+
+def test_half_of_an_odd_cent_is_left_with_the_value_s_own_places(config: str) -> None:
+    """No amount is made up that the currency has not."""
+    event = {
+        "version": 1,
+        "type": "conversion",
+        "event_id": "1",
+        "source": "shop",
+        "name": "purchase",
+        "occurred_at": "2026-11-01T10:00:00Z",
+        "value": "0.99",
+        "currency": "EUR",
+        "click_ids": {"generic": "a1"},
+    }
+    words = ("render", "crm", "--event", "-", "--adjustment", "restatement", "--config", config)
+    assert "v=0.50&d=-0.49" in _run(*words, given=json.dumps(event)).stdout
+    bare = {name: value for name, value in event.items() if name not in {"value", "currency"}}
+    assert "has no value" in str(_run(*words, given=json.dumps(bare)).exception)
+
+
+def test_the_catalogue_shows_which_corrections_a_network_takes() -> None:
+    """By kind, and none where there is none."""
+    networks = {one["slug"]: one for one in json.loads(_run("list", "--networks", "--json").stdout)}
+    assert networks["scaleo"]["corrections"] == ["retraction", "restatement"]
+    assert networks["everflow"]["corrections"] == ["retraction"]
+    assert networks["xandr"]["corrections"] == []
+
+
+def test_check_warns_of_a_setting_without_which_refunds_are_lost(config: str) -> None:
+    """The file is good all the same."""
+    checked = _run("check", "--config", config)
+    assert checked.exit_code == 0
+    assert "destinations.bemob.settings.declined_status: is missing: refunds after delivery" in checked.stderr
