@@ -78,7 +78,8 @@ _SETTLE = text("""
     RETURNING p.id, p.state, p.adjusts, p.overtaken, p.void_reason IS NOT NULL AS wished""")
 
 _LOCK_CORRECTED = text("""
-    SELECT id FROM postbacks WHERE id IN (SELECT adjusts FROM postbacks WHERE id = ANY(:ids)) ORDER BY id FOR UPDATE""")
+    SELECT id FROM postbacks WHERE id = ANY(ARRAY(SELECT adjusts FROM postbacks WHERE id = ANY(:ids)))
+    ORDER BY id FOR UPDATE""")
 
 _ENDED = text("SELECT id, state, adjusts, overtaken FROM postbacks WHERE id = ANY(:ids) ORDER BY id")
 

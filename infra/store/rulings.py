@@ -166,7 +166,7 @@ _FOLLOW_KEY = text("""
     WITH taken AS (SELECT * FROM json_to_recordset(:rows) AS r(before bigint, now bigint))
     UPDATE postbacks p SET duplicate_of = taken.now,
         reason = 'the network would take it for pb_' || taken.now || ' again'
-    FROM taken WHERE p.duplicate_of = taken.before AND p.state = 'duplicate' AND p.id <> taken.now""")
+    FROM taken WHERE p.duplicate_of = taken.before AND p.duplicate_of IS NOT NULL AND p.state = 'duplicate' AND p.id <> taken.now""")
 
 
 def _reinstate(connection: Connection, now: datetime, ruled: list[Ruled]) -> None:
@@ -254,7 +254,8 @@ def promote_duplicates(connection: Connection, ended: list[int]) -> None:
         others AS (
             UPDATE postbacks p SET duplicate_of = heir.id,
                 reason = 'the network would take it for pb_' || heir.id || ' again'
-            FROM heir WHERE p.duplicate_of = heir.duplicate_of AND p.id <> heir.id AND p.state = 'duplicate')
+            FROM heir WHERE p.duplicate_of = heir.duplicate_of AND p.duplicate_of IS NOT NULL AND p.id <> heir.id
+                AND p.state = 'duplicate')
         UPDATE postbacks p SET state = 'held', duplicate_of = NULL, settled_at = NULL,
             due_at = CASE WHEN p.manual THEN 'infinity' ELSE p.release_at END,
             reason = 'took the place of pb_' || heir.duplicate_of || ', which never fires'

@@ -107,6 +107,7 @@ PARTS: dict[str, Callable[[Engines, int, float], None]] = {
     "intake": taking_in,
     "burst": holding.burst,
     "passes": holding.passes,
+    "signals": holding.signals,
     "lateness": holding.lateness,
 }
 

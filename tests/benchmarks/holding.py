@@ -1,20 +1,23 @@
-"""What holding costs: a burst due at one instant, a release pass over a full table, lateness and memory."""
+"""What holding costs: a burst due at one instant, a release pass and signals over a full table, lateness, memory."""
 
 from __future__ import annotations
 
 import secrets
 import statistics
 import time
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 
 from sqlalchemy import Engine, text
 
 from infra.embedded import Engines
 from infra.store import releasing
+from infra.store.destinations import Destinations
+from schemas.event import MAX_EVENTS_PER_MESSAGE
 from tests.benchmarks.holdfire import Holdfire
 from tests.benchmarks.peers.drive import urls_at
 from tests.benchmarks.peers.processes import peak_rss_mb
 from tests.benchmarks.peers.target import Target
+from workers.intake import take_message
 
 LATE_PER_S = 300
 LATE_SECONDS = 20
@@ -49,6 +52,63 @@ def passes(engines: Engines, rounds: int, scale: float) -> None:
                   f"(quartiles {' to '.join(f'{q:.2f}' for q in statistics.quantiles(taken[held])[::2])})")  # fmt: skip
         few, many = (statistics.median(times) for times in taken.values())
         print(f"ratio {many / few:.2f}")
+
+
+def signals(engines: Engines, rounds: int, scale: float) -> None:
+    """Signals in messages of 500 with 10,000 and with 1,000,000 held: refunds that void, and partial ones."""
+    with _running(engines) as (holdfire, target):
+        holdfire.enqueue(urls_at(target.url, 1))
+        each = int(10_000 * scale)
+        for kind, amount in (("full refunds", None), ("partial refunds", "1.00")):
+            found: dict[int, list[float]] = {}
+            for held in (NEARLY_EMPTY + each, int(FULL * scale) + each):
+                _fill(holdfire.engine, held)
+                found[held] = [_signals_per_s(holdfire.engine, each, amount) for _ in range(rounds)]
+                print(f"{held:,} held: {statistics.median(found[held]):,.0f} {kind} a second "
+                      f"({min(found[held]):,.0f} to {max(found[held]):,.0f})")  # fmt: skip
+            few, many = (statistics.median(rates) for rates in found.values())
+            print(f"{kind}: ratio {few / many:.2f}")
+
+
+def _signals_per_s(engine: Engine, count: int, amount: str | None) -> float:
+    """Take in as many signals as given, each about another held postback, and let the table be as it was."""
+    with engine.connect() as connection:
+        orders = list(
+            connection.execute(
+                text("""
+                SELECT c.order_id FROM conversions c JOIN postbacks p ON p.conversion_id = c.id
+                WHERE p.state = 'held' ORDER BY random() LIMIT :n"""),
+                {"n": count},
+            ).scalars()
+        )
+    label = secrets.token_hex(4)
+    given = {} if amount is None else {"amount": amount, "currency": "EUR"}
+    events = [
+        {"version": 1, "type": "refund", "event_id": f"{label}:{order}", "source": "bench", "order_id": order,
+         "occurred_at": datetime.now(UTC).isoformat(), **given}
+        for order in orders
+    ]  # fmt: skip
+    applied = Destinations(engine)
+    started = time.perf_counter()
+    for start in range(0, count, MAX_EVENTS_PER_MESSAGE):
+        message = events[start : start + MAX_EVENTS_PER_MESSAGE]
+        taken = take_message(engine, applied, f"{label}:{start}", message, datetime.now(UTC))
+        assert taken.signals == len(message)
+    seconds = time.perf_counter() - started
+    with engine.begin() as connection:
+        moved = connection.execute(
+            text("""
+            UPDATE postbacks p SET state = 'held', void_reason = NULL, due_at = release_at, settled_at = NULL
+            WHERE state = 'voided'""")
+        ).rowcount
+        assert moved == (count if amount is None else 0)
+        connection.execute(
+            text("UPDATE conversions SET outcomes = '{}', net_value = value WHERE outcomes <> '{}'")
+        )
+        connection.execute(text("DELETE FROM signals"))
+    with engine.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
+        connection.execute(text("VACUUM ANALYZE postbacks, conversions, signals"))
+    return count / seconds
 
 
 def lateness(engines: Engines, rounds: int, scale: float) -> None:

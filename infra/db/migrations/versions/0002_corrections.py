@@ -33,6 +33,8 @@ ALTER TABLE postbacks
     ADD CONSTRAINT postbacks_lost CHECK (lost IS NULL OR lost_at IS NOT NULL);
 CREATE INDEX postbacks_adjusts ON postbacks (adjusts) WHERE adjusts IS NOT NULL;
 CREATE INDEX postbacks_lost_at ON postbacks (lost_at) WHERE lost_at IS NOT NULL;
+-- Who holds a key gives it away when it is voided; without this every promotion would read all keys.
+CREATE INDEX dedupe_keys_postback ON dedupe_keys (postback_id);
 """
 
 # Like attempts, with hops of their own under the same numbers; they spend none of a postback's attempts.
