@@ -239,4 +239,17 @@ def ledger_json(ledger: Ledger) -> Json:
             }
             for each in ledger.amounts
         ],
+        "adjustments": [
+            {"adjustment": each.kind, "state": each.state.value, "postbacks": each.postbacks}
+            for each in ledger.adjustments
+        ],
+        "losses": [
+            {
+                "currency": each.currency,
+                "postbacks": each.postbacks,
+                "too_much": None if each.currency is None else plain(each.too_much),
+                "too_little": None if each.currency is None else plain(each.too_little),
+            }
+            for each in ledger.losses
+        ],
     }

@@ -8,7 +8,7 @@ from itertools import groupby
 
 from rich.text import Text
 
-from infra.store.ledger import Amount, Entry, Ledger
+from infra.store.ledger import Amount, Entry, Ledger, Loss
 from investigations.page import STATE_STYLES, line
 from investigations.words import clock
 from schemas.lifecycle import State
@@ -38,6 +38,9 @@ def ledger_page(ledger: Ledger) -> Iterator[Text]:
     if ledger.amounts:
         yield line("")
         yield from _worth(ledger.amounts)
+    if ledger.losses:
+        yield line("")
+        yield from _lost(ledger.losses)
     yield line("")
     wrong = [entry for entry in ledger.entries if not entry.balances]
     if wrong:
@@ -55,7 +58,7 @@ def _equation(entry: Entry) -> Iterator[Text]:
     sign = "=" if entry.balances else "≠"
     yield line(f"  {entry.left.count:>{width}}  {entry.left.label}")
     for number, term in enumerate(terms):
-        style = STATE_STYLES.get(term.label, "")
+        style = STATE_STYLES.get(term.label.rpartition(", ")[2], "")
         yield line(f"{sign if number == 0 else '+'} {term.count:>{width}}  ", (term.label, style))
     if not entry.balances and len(terms) > 1:
         yield line((f"  {total:>{width}}  in all", "red"))
@@ -77,8 +80,24 @@ def _worth(amounts: Sequence[Amount]) -> Iterator[Text]:
                 value = plain(sum((amount.value for amount in inside), Decimal(0)))
                 net = plain(sum((amount.net for amount in inside), Decimal(0)))
                 rows.append((name, currency, str(sum(amount.postbacks for amount in inside)), value, net))
-    widths = [max(len(row[column]) for row in rows) for column in range(5)]
+    yield from _table(rows, left=2)
+
+
+def _lost(losses: Sequence[Loss]) -> Iterator[Text]:
+    """By currency, what networks show that does not stand: nothing can be done about it from here."""
+    rows = [("lost at networks", "currency", "postbacks", "shown too much", "shown too little")]
+    for loss in losses:
+        amounts = ("-", "-") if loss.currency is None else (plain(loss.too_much), plain(loss.too_little))
+        rows.append(("cannot be told", loss.currency or "no value", str(loss.postbacks), *amounts))
+    yield from _table(rows, left=2)
+
+
+def _table(rows: Sequence[tuple[str, ...]], *, left: int) -> Iterator[Text]:
+    """A header and its rows; all but the first ``left`` columns are numbers."""
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     for number, row in enumerate(rows):
-        left = "  ".join(row[column].ljust(widths[column]) for column in (0, 1))
-        right = "  ".join(row[column].rjust(widths[column]) for column in (2, 3, 4))
-        yield line((f"{left}  {right}", "dim" if number == 0 else ""))
+        cells = [
+            cell.ljust(width) if place < left else cell.rjust(width)
+            for place, (cell, width) in enumerate(zip(row, widths, strict=True))
+        ]
+        yield line(("  ".join(cells), "dim" if number == 0 else ""))

@@ -7,14 +7,17 @@ hand makes them differ.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from decimal import Decimal
+from typing import Any
 
-from sqlalchemy import Connection, Engine, text
+from sqlalchemy import Connection, Engine, Row, text
 
 from infra.db.snapshot import snapshot
 from schemas.lifecycle import State
+from schemas.network import ADJUSTMENT_KINDS, AdjustmentKind
 
 LONGEST_COUNT_S = 1800.0
 """Counting all evidence takes its time; nobody waits for it but the reader."""
@@ -51,14 +54,38 @@ class Entry:
 
 @dataclass(frozen=True, slots=True)
 class Amount:
-    """What the postbacks of one state are worth in one currency. ``net``: what is left of it to report:
-    after partial refunds, and nothing once it is voided."""
+    """What the postbacks of one state are worth in one currency, adjustments left out: they report nothing of their own.
+
+    ``net``: what is left of it to report: after partial refunds, and nothing once it is refunded, voided, retracted, or
+    would be retracted if the network took that."""
 
     currency: str
     state: State
     postbacks: int
     value: Decimal
     net: Decimal
+
+
+@dataclass(frozen=True, slots=True)
+class Adjusted:
+    """How many adjustments of one kind stand in one state."""
+
+    kind: AdjustmentKind
+    state: State
+    postbacks: int
+
+
+@dataclass(frozen=True, slots=True)
+class Loss:
+    """What networks show that does not stand, and cannot be told, in one currency.
+
+    ``currency`` None: of conversions without a value, which have no amount.
+    """
+
+    currency: str | None
+    postbacks: int
+    too_much: Decimal
+    too_little: Decimal
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,6 +96,8 @@ class Ledger:
     entries: tuple[Entry, ...]
     states: tuple[tuple[State, int], ...]
     amounts: tuple[Amount, ...]
+    adjustments: tuple[Adjusted, ...]
+    losses: tuple[Loss, ...]
 
     @property
     def balances(self) -> bool:
@@ -87,15 +116,27 @@ _ARRIVALS = """
         (SELECT count(*) FILTER (WHERE code = 'duplicate') AS duplicates,
             count(*) FILTER (WHERE code <> 'duplicate') AS rejected FROM rejects) r"""
 
-_POSTBACKS = (
-    "SELECT state, count(*) AS postbacks, sum(attempts)::bigint AS attempts FROM postbacks GROUP BY state"
-)
+# Each original counts the adjustments that were ordered of it; each adjustment is a row of its own.
+_POSTBACKS = """
+    SELECT state, adjustment, count(*) AS postbacks, sum(attempts)::bigint AS attempts,
+        sum(adjustments)::bigint AS ordered
+    FROM postbacks GROUP BY state, adjustment"""
 
 _AMOUNTS = """
     SELECT c.currency, p.state, count(*) AS postbacks, sum(c.value) AS value,
-        sum(CASE WHEN p.state = 'voided' THEN 0 ELSE c.net_value END) AS net
+        sum(CASE WHEN p.state = 'voided' OR 'refund' = ANY(c.outcomes) THEN 0
+            WHEN p.lost IS NOT NULL
+                THEN CASE WHEN p.retracted_at IS NULL THEN coalesce(p.reported, c.value) ELSE 0 END - p.lost
+            WHEN p.retracted_at IS NOT NULL THEN 0 ELSE c.net_value END) AS net
     FROM postbacks p JOIN conversions c ON c.id = p.conversion_id
-    WHERE c.value IS NOT NULL GROUP BY c.currency, p.state"""
+    WHERE c.value IS NOT NULL AND p.adjusts IS NULL GROUP BY c.currency, p.state"""
+
+_LOSSES = """
+    SELECT CASE WHEN p.lost IS NOT NULL THEN c.currency END AS currency, count(*) AS postbacks,
+        coalesce(sum(p.lost) FILTER (WHERE p.lost > 0), 0) AS too_much,
+        coalesce(-sum(p.lost) FILTER (WHERE p.lost < 0), 0) AS too_little
+    FROM postbacks p JOIN conversions c ON c.id = p.conversion_id
+    WHERE p.lost_at IS NOT NULL GROUP BY 1 ORDER BY 1"""
 
 _ATTEMPTS = """
     SELECT (SELECT count(*) FROM intents) AS intents,
@@ -135,6 +176,25 @@ _NEVER = (
         """SELECT count(*) FROM postbacks p WHERE p.state = 'duplicate' AND (p.attempts > 0 OR EXISTS (
         SELECT FROM attempts a WHERE a.postback_id = p.id))""",
     ),
+    (
+        "adjusted_undelivered",
+        "adjustments of what was not delivered",
+        """SELECT count(*) FROM postbacks a LEFT JOIN postbacks p ON p.id = a.adjusts
+        WHERE a.adjusts IS NOT NULL AND (p.state IS DISTINCT FROM 'delivered' OR p.adjusts IS NOT NULL)""",
+    ),
+    (
+        "adjusted_twice_at_once",
+        "postbacks with two adjustments open",
+        """SELECT count(*) FROM (SELECT adjusts FROM postbacks
+        WHERE adjusts IS NOT NULL AND state IN ('held', 'leased', 'firing', 'retrying')
+        GROUP BY adjusts HAVING count(*) > 1) twice""",
+    ),
+    (
+        "lost_undelivered",
+        "losses of what was not delivered",
+        """SELECT count(*) FROM postbacks
+        WHERE lost_at IS NOT NULL AND (state <> 'delivered' OR adjusts IS NOT NULL)""",
+    ),
 )
 
 
@@ -142,43 +202,71 @@ def read_ledger(engine: Engine) -> Ledger:
     """Take the balance. It holds at every instant, also while everything runs."""
     with snapshot(engine, timeout_s=LONGEST_COUNT_S) as connection:
         arrivals = connection.execute(text(_ARRIVALS)).one()
-        by_state = {State(row.state): row for row in connection.execute(text(_POSTBACKS))}
-        states = tuple((state, by_state[state].postbacks if state in by_state else 0) for state in State)
-        attempts_made = sum(row.attempts for row in by_state.values())
-        events = Term("events taken in, by receipt", arrivals.events)
-        kept = (
-            Term("conversions", arrivals.conversions),
-            Term("signals", arrivals.signals),
-            Term("duplicates", arrivals.duplicates),
-            Term("rejected", arrivals.rejected),
+        counted = connection.execute(text(_POSTBACKS)).all()
+        states = tuple((state, _postbacks(counted, state)) for state in State)
+        adjustments = tuple(
+            Adjusted(kind, state, found)
+            for kind in ADJUSTMENT_KINDS
+            for state in State
+            if (found := _postbacks(counted, state, kind))
         )
         entries = (
-            Entry("events", "every event is kept", events, kept),
-            Entry(
-                "conversions",
-                "every conversion is routed, or says why not",
-                Term("conversions", arrivals.conversions),
-                (Term("routed", arrivals.routed), Term("unrouted", arrivals.unrouted)),
-            ),
-            Entry(
-                "postbacks",
-                "every postback that was planned stands in one state",
-                Term("postbacks planned by routing", arrivals.planned),
-                tuple(Term(state.value, count) for state, count in states),
-            ),
-            *_attempt_entries(connection, attempts_made),
-            *(
-                Entry(
-                    key,
-                    says,
-                    Term("must be", 0),
-                    (Term("found", connection.execute(text(query)).scalar_one()),),
-                    never=True,
-                )
-                for key, says, query in _NEVER
-            ),
+            *_arrival_entries(arrivals),
+            *_postback_entries(arrivals.planned, sum(row.ordered for row in counted), states, adjustments),
+            *_attempt_entries(connection, sum(row.attempts for row in counted)),
+            *(_never(connection, *each) for each in _NEVER),
         )
-        return Ledger(arrivals.at, entries, states, _amounts(connection))
+        losses = tuple(Loss(**row._mapping) for row in connection.execute(text(_LOSSES)))
+        return Ledger(arrivals.at, entries, states, _amounts(connection), adjustments, losses)
+
+
+def _postbacks(counted: Sequence[Row[Any]], state: State, kind: AdjustmentKind | None = None) -> int:
+    """Those in a state: all, or the adjustments of a kind."""
+    return sum(row.postbacks for row in counted if row.state == state and kind in {None, row.adjustment})
+
+
+def _arrival_entries(arrivals: Row[Any]) -> tuple[Entry, Entry]:
+    kept = (
+        Term("conversions", arrivals.conversions),
+        Term("signals", arrivals.signals),
+        Term("duplicates", arrivals.duplicates),
+        Term("rejected", arrivals.rejected),
+    )
+    routed = (Term("routed", arrivals.routed), Term("unrouted", arrivals.unrouted))
+    return (
+        Entry("events", "every event is kept", Term("events taken in, by receipt", arrivals.events), kept),
+        Entry(
+            "conversions",
+            "every conversion is routed, or says why not",
+            Term("conversions", arrivals.conversions),
+            routed,
+        ),
+    )
+
+
+def _postback_entries(
+    planned: int, ordered: int, states: Sequence[tuple[State, int]], adjustments: Sequence[Adjusted]
+) -> tuple[Entry, Entry]:
+    kinds = tuple(Term(f"{each.kind}, {each.state}", each.postbacks) for each in adjustments)
+    return (
+        Entry(
+            "postbacks",
+            "every postback that was planned or ordered stands in one state",
+            Term("postbacks planned by routing, and adjustments ordered", planned + ordered),
+            tuple(Term(state.value, count) for state, count in states),
+        ),
+        Entry(
+            "adjustments",
+            "every adjustment that was ordered is there",
+            Term("adjustments ordered of delivered postbacks", ordered),
+            kinds or (Term("adjustments", 0),),
+        ),
+    )
+
+
+def _never(connection: Connection, key: str, says: str, query: str) -> Entry:
+    found = connection.execute(text(query)).scalar_one()
+    return Entry(key, says, Term("must be", 0), (Term("found", found),), never=True)
 
 
 def _attempt_entries(connection: Connection, attempts_made: int) -> tuple[Entry, Entry]:

@@ -1,0 +1,159 @@
+"""What an investigator reads of corrections: conversions that were delivered to a sink, and taken back after that."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Callable, Iterator
+from decimal import Decimal
+from typing import Any
+
+import pytest
+import typer
+from sqlalchemy import Engine, text
+from typer.testing import CliRunner, Result
+
+from infra.db.engine import open_engine
+from infra.sink import SinkThread
+from infra.store.ledger import Loss, read_ledger
+from investigations import cli
+from schemas.lifecycle import State
+from tests.integration.ground import Ground, cleared, contract, conversion, generic_url, signal
+
+Run = Callable[..., Result]
+CREDIT = {"kind": "credit_check", "wait": "30d"}
+
+
+def adjusting(name: str, base: str, behaviour: str = "", **table: Any) -> Any:
+    """A destination that takes conversions called as it is, and corrections, at which the sink behaves as told."""
+    url = f"{generic_url(base, behaviour)}&was={{delta}}"
+    adjustments = {"retraction": {"url": url}, "restatement": {"url": url}}
+    return contract(name, generic_url(base), events=[name], rules={"adjustments": adjustments}, **table)
+
+
+@pytest.fixture(scope="module")
+def ground(engine: Engine) -> Iterator[Ground]:
+    """One of every correction: waiting, delivered, withdrawn, refused by the network, and what could not be told."""
+    ground = cleared(engine)
+    with SinkThread() as sink:
+        ground.apply(
+            adjusting("waits", sink.url, adjust={"wait": "1h"}),
+            adjusting("adjusts", sink.url),
+            adjusting("refuses", sink.url, "status:403"),
+            contract("silent", generic_url(sink.url), events=["silent"]),
+            contract("leads", generic_url(sink.url).partition("&")[0], events=["leads"]),
+            adjusting("credit", sink.url, hold=CREDIT),
+        )
+        named = {
+            "asked": "waits", "undone": "waits", "restated": "adjusts", "retracted": "adjusts", "refused": "refuses",
+            "missed": "silent", "partly": "silent", "lasting": "silent",
+        }  # fmt: skip
+        ground.take(*(conversion(event, name=name) for event, name in named.items()))
+        ground.take(conversion("lead", name="leads", value=None, currency=None))
+        with ground.firing() as gun:
+            gun.fire()
+            ground.take(
+                signal("refund", "r-asked", "asked"),
+                signal("chargeback", "d-undone", "undone", outcome="opened"),
+                signal("refund", "r-restated", "restated", amount="10.00", currency="EUR"),
+                signal("cancel", "c-retracted", "retracted"),
+                signal("refund", "r-refused", "refused"),
+                signal("cancel", "c-missed", "missed"),
+                signal("refund", "r-partly", "partly", amount="9.90", currency="EUR"),
+                signal("cancel", "c-lead", "lead"),
+            )
+            ground.take(signal("chargeback", "w-undone", "undone", outcome="won"))
+            gun.fire()
+        ground.take(
+            *(conversion(event, name="credit") for event in ("undecided", "approved", "declined", "reviewed"))
+        )
+        ground.take(
+            signal("credit_check", "a-approved", "approved", outcome="approved"),
+            signal("credit_check", "d-declined", "declined", outcome="declined"),
+            signal("credit_check", "v-reviewed", "reviewed", outcome="review"),
+        )
+    return ground
+
+
+@pytest.fixture
+def run(ground: Ground, database_url: str) -> Run:
+    """Run a command as the front door does, with its output as it is when piped."""
+    app = typer.Typer()
+    cli.register(app)
+    runner = CliRunner(env={"HOLDFIRE_DATABASE_URL": database_url, "NO_COLOR": "1"})
+    return lambda *arguments: runner.invoke(app, list(arguments))
+
+
+def original(ground: Ground, event_id: str) -> Any:
+    return ground.one(
+        """SELECT p.id FROM postbacks p JOIN conversions c ON c.id = conversion_id
+        WHERE c.event_id = :id AND adjusts IS NULL""",
+        id=event_id,
+    )
+
+
+def adjustment(ground: Ground, event_id: str) -> Any:
+    return ground.one("SELECT id FROM postbacks WHERE adjusts = :id", id=original(ground, event_id))
+
+
+def test_the_ledger_counts_adjustments_beside_what_they_correct(ground: Ground) -> None:
+    """Every postback that stands was planned by routing or ordered of a delivered one."""
+    books = read_ledger(ground.engine)
+    assert books.balances, [entry for entry in books.entries if not entry.balances]
+    left = {entry.key: entry.left.count for entry in books.entries}
+    assert (left["postbacks"], left["adjustments"]) == (13 + 5, 5)
+    assert {(each.kind, each.state, each.postbacks) for each in books.adjustments} == {
+        ("retraction", State.HELD, 1),
+        ("retraction", State.VOIDED, 1),
+        ("retraction", State.DELIVERED, 1),
+        ("retraction", State.REJECTED, 1),
+        ("restatement", State.DELIVERED, 1),
+    }
+
+
+def test_the_ledger_is_worth_what_conversions_are_and_no_adjustment_doubles_it(ground: Ground) -> None:
+    """Eight of 49.90 were delivered, and what is left of them is what refunds and a retraction left."""
+    amounts = {each.state: each for each in read_ledger(ground.engine).amounts}
+    delivered = amounts[State.DELIVERED]
+    assert (delivered.postbacks, delivered.value) == (8, Decimal("49.90") * 8)
+    assert delivered.net == Decimal("39.90") + Decimal("40.00") + Decimal("49.90") * 2
+    assert State.REJECTED not in amounts
+
+
+def test_the_ledger_adds_up_what_networks_cannot_be_told(ground: Ground, run: Run) -> None:
+    """By currency, and what has no amount by itself."""
+    assert read_ledger(ground.engine).losses == (
+        Loss("EUR", 3, Decimal("49.90") * 2 + Decimal("9.90"), Decimal(0)),
+        Loss(None, 1, Decimal(0), Decimal(0)),
+    )
+    printed = run("ledger").stdout
+    assert re.search(r"^cannot be told +EUR +3 +109\.70 +0$", printed, re.MULTILINE)
+    assert re.search(r"^cannot be told +no value +1 +- +-$", printed, re.MULTILINE)
+    losses = json.loads(run("ledger", "--json").stdout)["losses"]
+    assert losses[1] == {"currency": None, "postbacks": 1, "too_much": None, "too_little": None}
+
+
+ORIGINAL = "(SELECT adjusts FROM postbacks WHERE adjusts IS NOT NULL ORDER BY id LIMIT 1)"
+# Each of these would also be a fault of the machine that no other entry sees.
+DAMAGE = {
+    "postbacks": "DELETE FROM postbacks WHERE adjusts IS NOT NULL AND state = 'held'",
+    "adjustments": "UPDATE postbacks SET adjustments = adjustments + 1 WHERE state = 'delivered'",
+    "adjusted_undelivered": f"UPDATE postbacks SET state = 'dead' WHERE id = {ORIGINAL}",
+    "adjusted_twice_at_once": f"""
+        UPDATE postbacks SET state = 'held', due_at = now(), adjusts = {ORIGINAL} WHERE adjusts IS NOT NULL""",
+    "lost_undelivered": "UPDATE postbacks SET state = 'dead' WHERE lost_at IS NOT NULL",
+}
+
+
+@pytest.mark.parametrize(("key", "damage"), DAMAGE.items(), ids=DAMAGE)
+def test_the_ledger_names_what_cannot_be_of_a_correction(
+    ground: Ground, database_copy: str, key: str, damage: str
+) -> None:
+    """Whatever is done behind the machine's back, with triggers off, makes an entry differ."""
+    spoiled = open_engine(database_copy)
+    with spoiled.begin() as connection:
+        connection.execute(text("SET LOCAL session_replication_role = replica"))
+        connection.execute(text(damage))
+    wrong = {entry.key for entry in read_ledger(spoiled).entries if not entry.balances}
+    spoiled.dispose()
+    assert key in wrong
