@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from datetime import UTC, datetime, timedelta
 from email.utils import parsedate_to_datetime
-from typing import Annotated
+from typing import Annotated, Protocol
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -31,7 +31,20 @@ class RetryPolicy(BaseModel):
     horizon: Annotated[Duration, Field(gt=timedelta(0))] = timedelta(days=3)
 
 
-def delay(attempt: int, policy: RetryPolicy, draw: float, retry_after: timedelta | None = None) -> timedelta:
+class Backoff(Protocol):
+    """What the arithmetic needs of a policy; the fields mean what they mean in ``RetryPolicy``."""
+
+    @property
+    def base(self) -> timedelta: ...
+    @property
+    def factor(self) -> float: ...
+    @property
+    def cap(self) -> timedelta: ...
+    @property
+    def jitter(self) -> float: ...
+
+
+def delay(attempt: int, policy: Backoff, draw: float, retry_after: timedelta | None = None) -> timedelta:
     """The wait after failed attempt number ``attempt`` (from 1), for ``draw`` uniform in [0, 1).
 
     Without ``retry_after`` the result is spread evenly around ``base * factor ** (attempt - 1)`` and never

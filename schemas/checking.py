@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import re
+from datetime import timedelta
 
 from schemas.calendars import show_wait
 from schemas.checking_corrections import check_corrections, correction_macros
+from schemas.checking_questions import check_questions
 from schemas.checking_urls import Findings, check_url
 from schemas.destination import Contract
 from schemas.durations import show
@@ -24,6 +26,7 @@ def check(contract: Contract) -> Findings:
     _check_body(contract, where, findings)
     check_url(contract, where, contract.network.url, f"{where}.network", findings)
     check_corrections(contract, where, findings)
+    check_questions(contract, where, findings)
     _check_age(contract, where, findings)
     _check_dedupe_window(contract, where, findings)
     if contract.destination.allow_private:
@@ -153,14 +156,17 @@ def _check_age(contract: Contract, where: str, findings: Findings) -> None:
         wait = hold.longest_wait
         if wait + horizon <= limit.wait:
             continue
-        most = f" (at most {show(wait)})" if wait != hold.wait else ""
+        asking = timedelta(0) if hold.check is None else hold.check.horizon
+        held = wait - asking
+        most = f" (at most {show(held)})" if held != hold.wait else ""
+        asks = f" + check.horizon {show(asking)}" if asking else ""
         findings.problems.append(
             Problem(
                 "age_limit",
                 f"{where}.{place}.wait",
-                f"wait {show_wait(hold.wait)}{most} + retry horizon {show(horizon)} = {show(wait + horizon)}, but "
+                f"wait {show_wait(hold.wait)}{most}{asks} + retry horizon {show(horizon)} = {show(wait + horizon)}, but "
                 f"{contract.network.title} ignores conversions {show(limit.wait)} after the {limit.measured_from}",
-                "Shorten the wait or retry.horizon",
+                f"Shorten the wait{', check.horizon' if asking else ''} or retry.horizon",
             )
         )
 

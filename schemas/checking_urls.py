@@ -30,6 +30,13 @@ def check_url(contract: Contract, where: str, template: str, place: str, finding
         if given is None:  # missing, which is said elsewhere, or a secret, which is not read here
             return
         url = given + template[leading.end() :]
+    parts = check_sendable(url, place, contract.destination.allow_http, findings)
+    if parts is not None:
+        _check_host(contract, place, parts, findings)
+
+
+def check_sendable(url: str, place: str, allow_http: bool, findings: Findings) -> SplitResult | None:
+    """Whether a URL with macros can be sent as it stands at ``place``; its parts, unless it is none at all."""
     parts = _split(url)
     if parts is None or not parts.hostname:
         findings.problems.append(
@@ -40,7 +47,7 @@ def check_url(contract: Contract, where: str, template: str, place: str, finding
                 "Write https://host/path, other characters encoded",
             )
         )
-        return
+        return None
     if foreign := _FOREIGN_MACRO.search(MACRO.sub("", f"{parts.path}?{parts.query}")):
         findings.problems.append(
             Problem(
@@ -61,7 +68,16 @@ def check_url(contract: Contract, where: str, template: str, place: str, finding
         )
     if parts.fragment:
         findings.problems.append(Problem("url", place, "has a #fragment, which is never sent", "Remove it"))
-    _check_host(contract, place, parts, findings)
+    if parts.scheme == "http":
+        (findings.warnings if allow_http else findings.problems).append(
+            Problem(
+                "plain_http",
+                place,
+                "is plain http: ids travel unencrypted",
+                "Use https, or set allow_http = true",
+            )
+        )
+    return parts
 
 
 _FOREIGN_MACRO = re.compile(r"\$?\{[^{}]*\}|\[\w+\]|%%\w+%%|[{}\[\]]")
@@ -79,16 +95,6 @@ def _split(url: str) -> SplitResult | None:
 
 
 def _check_host(contract: Contract, place: str, parts: SplitResult, findings: Findings) -> None:
-    if parts.scheme == "http":
-        target = findings.warnings if contract.destination.allow_http else findings.problems
-        target.append(
-            Problem(
-                "plain_http",
-                place,
-                "is plain http: ids travel unencrypted",
-                "Use https, or set allow_http = true",
-            )
-        )
     allowed = contract.fetch_limits.allowed_hosts
     host = parts.hostname or ""
     if allowed and "{" not in host and not host_allowed(host, allowed):

@@ -11,6 +11,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from schemas.auth import Auth, BearerAuth, ClientCredentialsAuth, HeaderAuth, SecretRef
 from schemas.backoff import RetryPolicy
+from schemas.check import ReleaseCheck
 from schemas.durations import Duration
 from schemas.exchange import FetchLimits
 from schemas.hold import HoldPolicy, HoldRule, Priced
@@ -97,17 +98,33 @@ class Destination(_Config):
         """The policy of the first rule that takes the event, or the destination's own."""
         return next((rule.hold for rule in self.holds if rule.takes(event)), self.hold)
 
+    def check_for(self, event: Priced) -> tuple[str, ReleaseCheck] | None:
+        """What is asked before the event's postback is released, and the key that says so."""
+        hold = self.hold_for(event)
+        if hold.check is None:
+            return None
+        place = next(place for place, policy in self.policies().items() if policy is hold)
+        return f"{place}.check", hold.check
+
     def secret_refs(self) -> dict[str, SecretRef]:
         """Every secret the destination needs, by the place that names it."""
         refs = {f"settings.{name}": ref for name, ref in self.settings.items() if isinstance(ref, SecretRef)}
-        match self.auth:
-            case HeaderAuth(value=ref):
-                refs["auth.value"] = ref
-            case BearerAuth(token=ref):
-                refs["auth.token"] = ref
-            case ClientCredentialsAuth(client_secret=ref):
-                refs["auth.client_secret"] = ref
+        refs |= _auth_refs(self.auth, "auth")
+        for place, policy in self.policies().items():
+            if policy.check is not None:
+                refs |= _auth_refs(policy.check.auth, f"{place}.check.auth")
         return refs
+
+
+def _auth_refs(auth: Auth | None, place: str) -> dict[str, SecretRef]:
+    match auth:
+        case HeaderAuth(value=ref):
+            return {f"{place}.value": ref}
+        case BearerAuth(token=ref):
+            return {f"{place}.token": ref}
+        case ClientCredentialsAuth(client_secret=ref):
+            return {f"{place}.client_secret": ref}
+    return {}
 
 
 class Contract(BaseModel):
@@ -132,6 +149,11 @@ class Contract(BaseModel):
             return self.destination.dedupe
         # Under the partner protocol rebills are legitimate, so a network cannot tell a repeat from a rebill.
         return Dedupe.COUNTED_TWICE if self.protocol == "partner" else self.network.dedupe
+
+    @cached_property
+    def asks(self) -> bool:
+        """Whether any of its policies asks a service before release."""
+        return any(policy.check is not None for policy in self.destination.policies().values())
 
     @cached_property
     def retry(self) -> RetryPolicy:

@@ -21,6 +21,7 @@ from schemas.calendars import (
     next_tick,
     show_wait,
 )
+from schemas.check import ReleaseCheck
 from schemas.money import MINOR_DIGITS
 from schemas.signals import REASONS, Confirmed, Outcome, TakenBack, VoidReason
 
@@ -48,7 +49,8 @@ class HoldPolicy(BaseModel):
     for those whose own scheduler drives the releases.
 
     ``release_on``: outcomes that end the window early; an approval does under ``credit_check`` if nothing is said.
-    ``void_on``: outcomes that take the conversion back.
+    ``void_on``: outcomes that take the conversion back. ``check``: a service of one's own that is asked before each
+    attempt whether it may be made.
     """
 
     # Business days are ours to parse and write; pydantic need only let them through.
@@ -70,6 +72,7 @@ class HoldPolicy(BaseModel):
         "credit_check.declined",
     )
     on_timeout: Literal["release", "void"] | None = None
+    check: ReleaseCheck | None = None
 
     @model_validator(mode="after")
     def _wait_fits_kind(self) -> Self:
@@ -151,11 +154,13 @@ class HoldPolicy(BaseModel):
     @property
     def longest_wait(self) -> timedelta:
         """A bound on how long a postback is held: business days with their weekends and a fortnight of holidays,
-        and the longest time between two ticks of the schedule."""
+        the longest time between two ticks of the schedule, and how long its service may give no answer."""
         wait = self.wait
         if isinstance(wait, BusinessDays):
             wait = timedelta(days=-(-wait.count * 7 // 5) + 2 + 14 * (1 + wait.count // 130))
-        return wait if self.schedule is None else wait + longest_gap(self.schedule, self.timezone)
+        if self.schedule is not None:
+            wait += longest_gap(self.schedule, self.timezone)
+        return wait if self.check is None else wait + self.check.horizon
 
     def words(self) -> str:
         """The policy in words, for people: ``refund, 10bd (DE) from the event, at 0 6 * * * Europe/Berlin``."""
@@ -173,7 +178,9 @@ class HoldPolicy(BaseModel):
             )
         if self.schedule is not None:
             said = f"{said}, at {self.schedule} {self.timezone}"
-        return f"{said}, then released by hand" if self.release == "manual" else said
+        if self.release == "manual":
+            said = f"{said}, then released by hand"
+        return said if self.check is None else f"{said}, asks {self.check.url} before release"
 
 
 class HoldRule(BaseModel):

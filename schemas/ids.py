@@ -1,4 +1,4 @@
-"""Identifiers as people see them: ``cv_12`` a conversion, ``pb_34`` a postback, ``at_56`` an attempt.
+"""Identifiers as people see them: ``cv_12`` a conversion, ``pb_34`` a postback, ``at_56`` an attempt, ``ck_57`` a check.
 
 In tables they are plain integers; the prefix says which table, so that a support ticket, a log line and a
 command can never mean different things by the same number.
@@ -13,9 +13,10 @@ ConversionId = NewType("ConversionId", int)
 PostbackId = NewType("PostbackId", int)
 AttemptId = NewType("AttemptId", int)
 SignalId = NewType("SignalId", int)
+CheckId = NewType("CheckId", int)
 
-PREFIXES = {"cv": "conversion", "pb": "postback", "at": "attempt", "sg": "signal"}
-_SHAPE = re.compile(r"^(cv|pb|at|sg)_([1-9][0-9]{0,18})$")
+PREFIXES = {"cv": "conversion", "pb": "postback", "at": "attempt", "sg": "signal", "ck": "check"}
+_SHAPE = re.compile(r"^(cv|pb|at|sg|ck)_([1-9][0-9]{0,18})$")
 
 
 def show(prefix: str, number: int) -> str:

@@ -7,6 +7,7 @@ from datetime import datetime
 from decimal import Decimal
 from typing import Literal
 
+from schemas.check import CheckDecision, CheckVerdict, ReleaseCheck
 from schemas.conversion import StoredConversion
 from schemas.destination import DestinationVersion
 from schemas.event import ConversionEvent
@@ -94,6 +95,29 @@ class Prepared:
 
 
 @dataclass(frozen=True, slots=True)
+class Asking:
+    """A postback that may fire once a service of the advertiser's has said so: ``request`` is the question.
+
+    It stays leased meanwhile, and no intent is recorded: a question that is put twice does no harm.
+    """
+
+    gated: Gated
+    version: DestinationVersion
+    check: ReleaseCheck
+    place: str
+    """The key that gives the check, such as ``hold.check``: its credentials are named by it."""
+    request: OutboundRequest
+    shown_url: str
+    """The URL with its secrets masked."""
+    click_id: str | None
+
+    @property
+    def lane(self) -> str:
+        """A slow service holds up its own questions only. No destination has a name with a colon."""
+        return f"check:{self.version.contract.name}:{self.place}"
+
+
+@dataclass(frozen=True, slots=True)
 class Stopped:
     """A gated postback that must not be sent: back to waiting (``due_at`` set), or final."""
 
@@ -135,6 +159,26 @@ class SettledAttempt:
     """The value that was sent: of a restatement, and of a conversion where it is not its own. None of a retraction."""
     adjustment: AdjustmentKind | None = None
     """Of an attempt to correct what was delivered."""
+
+
+@dataclass(frozen=True, slots=True)
+class SettledCheck:
+    """A question that was answered, or was not, with its evidence (secrets masked) and what becomes of the postback."""
+
+    postback_id: int
+    token: int
+    attempt_id: int
+    """The check's own number, drawn from the attempts' sequence: its hops stand under it."""
+    version_id: int
+    worker: str
+    intent_at: datetime
+    ended_at: datetime
+    verdict: CheckVerdict
+    decision: CheckDecision
+    status_code: int | None = None
+    error_class: str | None = None
+    error_message: str | None = None
+    hops: tuple[Hop, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,9 +8,10 @@ import socket
 import threading
 import time
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from datetime import timedelta
+from typing import TypeVar
 
 import structlog
 from sqlalchemy import Engine
@@ -19,17 +20,21 @@ from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 from infra.clock import DatabaseClock
 from infra.logging import attempt_log
 from infra.store import firing as store
+from infra.store.checks import settle_checks
 from infra.store.pacing import admit_now
 from infra.store.transactions import is_away
 from schemas.destination import Contract
 from schemas.ids import show
 from schemas.lifecycle import State
-from schemas.postback import Gated, Prepared, SettledAttempt, Stopped
+from schemas.postback import Asking, Gated, Prepared, SettledAttempt, SettledCheck, Stopped
+from workers.asking import ask_first, log_check, settle_check
 from workers.rendering import Account, Renderer, prepare
 from workers.settling import settle_answer
-from workers.wire import Answered, Wire
+from workers.wire import Answered, AnsweredCheck, Wire
 
 log = structlog.get_logger()
+
+Written = TypeVar("Written")
 
 SETTLE_BATCH = 250
 SETTLE_LINGER_S = 0.08
@@ -60,7 +65,7 @@ class Firing:
         self._lease_s = lease_s
         self._clock = DatabaseClock()
         self._worker = worker_name()
-        self._answered: deque[Answered] = deque()
+        self._answered: deque[Answered | AnsweredCheck] = deque()
         self._some_answered = threading.Event()
         self._ended = False
         self._in_flight: dict[int, tuple[int, int, float]] = {}
@@ -118,13 +123,17 @@ class Firing:
     def _fire_batch(self, token: int, version_id: int, postback_ids: Sequence[int]) -> None:
         # One account for rendering, sending and masking: a secret that is rotated in between would be sent unmasked.
         account = self._renderer.try_account(version_id)
+        asks = self._renderer.contract(version_id).asks
         asked = time.monotonic()
 
-        def prepare_one(gated: Gated) -> Prepared | Stopped:
+        def prepare_one(gated: Gated) -> Prepared | Asking | Stopped:
             # Counted from before the asking, so that this clock is never behind the database's: an attempt that
             # was told to come back in a second must not come back a moment early.
             self._clock.observe(gated.now + timedelta(seconds=time.monotonic() - asked))
-            return prepare(gated, account)
+            prepared = prepare(gated, account)
+            if asks and isinstance(prepared, Prepared) and isinstance(account, Account):
+                return ask_first(prepared, account)
+            return prepared
 
         gate = store.gate(self._engine, token, postback_ids, self._worker, prepare_one, lease_s=self._lease_s)
         now = time.monotonic()
@@ -132,6 +141,7 @@ class Firing:
             self._in_flight[prepared.gated.attempt_id] = (prepared.gated.postback_id, token, now)
         if isinstance(account, Account):
             self._wire.send([(prepared, account) for prepared in gate.prepared])
+            self._ask(token, gate.asking, account)
         for stopped in gate.stopped:
             log.warning(
                 "postback.stopped",
@@ -142,9 +152,24 @@ class Firing:
         if gate.stale:
             log.info("leases.stale", token=token, count=gate.stale)
 
+    def _ask(self, token: int, asking: list[Asking], account: Account) -> None:
+        """Put the questions on lanes of their own; what finds no room there is given back, to be asked about later."""
+        by_lane: dict[str, list[Asking]] = {}
+        for each in asking:
+            by_lane.setdefault(each.lane, []).append(each)
+        now = time.monotonic()
+        for lane, all_of_it in by_lane.items():
+            room = max(self._wire.room(lane, all_of_it[0].check.concurrency), 0)
+            put, rest = all_of_it[:room], all_of_it[room:]
+            for each in put:
+                self._in_flight[each.gated.attempt_id] = (each.gated.postback_id, token, now)
+            self._wire.send([(each, account) for each in put])
+            if rest:
+                self._defer(lane, token, [each.gated.postback_id for each in rest])
+
     @property
     def in_flight(self) -> int:
-        """Attempts whose intent is recorded and whose outcome is not."""
+        """Attempts whose intent is recorded and whose outcome is not, and questions whose answer is not."""
         return len(self._in_flight)
 
     def close(self, timeout_s: float = 30.0) -> bool:
@@ -159,7 +184,7 @@ class Firing:
         self._wire.close()
         return not self._in_flight
 
-    def _take_answer(self, answered: Answered) -> None:
+    def _take_answer(self, answered: Answered | AnsweredCheck) -> None:
         """Called on the wire's loop for every answer, so it wakes the settling thread once a batch and not once each."""
         self._answered.append(answered)
         if not self._some_answered.is_set():
@@ -173,8 +198,8 @@ class Firing:
             while self._answered:
                 self._settle(self._next_batch())
 
-    def _next_batch(self) -> list[Answered]:
-        batch: list[Answered] = []
+    def _next_batch(self) -> list[Answered | AnsweredCheck]:
+        batch: list[Answered | AnsweredCheck] = []
         size = 0
         while self._answered and len(batch) < SETTLE_BATCH and size < SETTLE_BATCH_BYTES:
             batch.append(self._answered.popleft())
@@ -187,20 +212,28 @@ class Firing:
         while len(self._answered) < SETTLE_BATCH and time.monotonic() < end and not self._ended:
             time.sleep(SETTLE_LINGER_S / 4)
 
-    def _settle(self, batch: list[Answered]) -> None:
+    def _settle(self, batch: list[Answered | AnsweredCheck]) -> None:
         now = self._clock.now()
-        attempts = []
+        attempts: list[SettledAttempt] = []
+        checks: list[SettledCheck] = []
         for answered in batch:
+            draw = random.random()  # noqa: S311 — jitter, not cryptography
             try:
-                attempts.append(settle_answer(answered, self._worker, now, random.random()))  # noqa: S311 — jitter, not cryptography
+                if isinstance(answered, Answered):
+                    attempts.append(settle_answer(answered, self._worker, now, draw))
+                else:
+                    checks.append(settle_check(answered, self._worker, now, draw))
             except Exception as error:
-                self._give_up(answered.prepared.gated.attempt_id, error)
+                outgoing = answered.prepared if isinstance(answered, Answered) else answered.asking
+                self._give_up(outgoing.gated.attempt_id, error)
         if attempts:
             self._write(attempts)
+        if checks:
+            self._write_checks(checks)
 
     def _write(self, attempts: list[SettledAttempt]) -> None:
         try:
-            settlement = self._write_when_back(attempts)
+            settlement = self._write_when_back(lambda: store.settle(self._engine, attempts), len(attempts))
         except Exception as error:
             if len(attempts) == 1:
                 self._give_up(attempts[0].attempt_id, error)
@@ -216,18 +249,35 @@ class Firing:
                 attempt, settlement.states.get(attempt.postback_id), stale=attempt.attempt_id in stale
             )
 
-    def _write_when_back(self, attempts: list[SettledAttempt]) -> store.Settlement:
+    def _write_checks(self, checks: list[SettledCheck]) -> None:
+        try:
+            settlement = self._write_when_back(lambda: settle_checks(self._engine, checks), len(checks))
+        except Exception as error:
+            if len(checks) == 1:
+                self._give_up(checks[0].attempt_id, error)
+                return
+            for check in checks:
+                self._write_checks([check])
+            return
+        for check in checks:
+            self._in_flight.pop(check.attempt_id, None)
+        for check in checks:
+            log_check(
+                check, settlement.numbers.get(check.attempt_id), settlement.states.get(check.attempt_id)
+            )
+
+    def _write_when_back(self, write: Callable[[], Written], count: int) -> Written:
         """Settle; while the database is away, keep the answers, which are in our hands and nowhere else.
 
         If it stays away longer than the lease, rescue calls the attempts unknown and the fence discards ours.
         """
         while True:
             try:
-                return store.settle(self._engine, attempts)
+                return write()
             except DBAPIError as error:
                 if not is_away(error):
                     raise
-                log.error("settle.failed", attempts=len(attempts), error=str(error.orig or error))
+                log.error("settle.failed", answers=count, error=str(error.orig or error))
                 time.sleep(_SETTLE_RETRY_S)
 
     def _give_up(self, attempt_id: int, error: Exception) -> None:

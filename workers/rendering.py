@@ -14,7 +14,7 @@ import structlog
 from infra.secrets import SecretError, read_secret
 from infra.version import VERSION
 from schemas.adjustment import NOTHING, Credit, kind_of, stands
-from schemas.auth import BearerAuth, HeaderAuth
+from schemas.auth import Auth, BearerAuth, HeaderAuth
 from schemas.conversion import event_values
 from schemas.destination import Contract, DestinationVersion
 from schemas.exchange import Headers, OutboundRequest
@@ -168,7 +168,11 @@ def open_account(version: DestinationVersion) -> Account:
     settings = contract.plain_settings()
     settings |= {place: value for place, value in secrets.items() if place.startswith("settings.")}
     return Account(
-        version, settings, _auth_headers(contract, secrets), secrets, Redactor(tuple(secrets.values()))
+        version,
+        settings,
+        auth_headers(contract.destination.auth, "auth", secrets),
+        secrets,
+        Redactor(tuple(secrets.values())),
     )
 
 
@@ -181,10 +185,11 @@ def request_of(rendered: Rendered, auth: Headers) -> OutboundRequest:
     return OutboundRequest(rendered.method, rendered.url, headers, rendered.body.encode())
 
 
-def _auth_headers(contract: Contract, secrets: dict[str, str]) -> Headers:
-    match contract.destination.auth:
+def auth_headers(auth: Auth | None, place: str, secrets: dict[str, str]) -> Headers:
+    """The header that carries credentials which need no fetching; ``place`` is the key that names them."""
+    match auth:
         case HeaderAuth(name=name):
-            return ((name.encode(), secrets["auth.value"].encode()),)
+            return ((name.encode(), secrets[f"{place}.value"].encode()),)
         case BearerAuth():
-            return ((b"Authorization", b"Bearer " + secrets["auth.token"].encode()),)
+            return ((b"Authorization", b"Bearer " + secrets[f"{place}.token"].encode()),)
     return ()

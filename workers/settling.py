@@ -28,7 +28,7 @@ def settle_answer(answered: Answered, worker: str, now: datetime, draw: float) -
     """What becomes of an attempt that came back from the wire, with its evidence masked."""
     prepared, gated, contract = answered.prepared, answered.prepared.gated, answered.account.version.contract
     answer, last = answered.answer, answered.answer.last
-    verdict = judge(contract.answer_for(gated.adjustment), answer, _text(last), _retry_after(answer, now))
+    verdict = judge(contract.answer_for(gated.adjustment), answer, _text(last), retry_after(answer, now))
     decision = decide(
         Fired(
             attempt=gated.number,
@@ -186,7 +186,8 @@ def _text(hop: Hop | None) -> str:
     return (hop.body if decoded is None else decoded).decode("utf-8", "replace")
 
 
-def _retry_after(answer: Answer, now: datetime) -> timedelta | None:
+def retry_after(answer: Answer, now: datetime) -> timedelta | None:
+    """How long the answer asks to be left alone, if it does."""
     if not _RETRY_AFTER.search(answer.response_head):
         return None
     for name, value in answer.response_headers:

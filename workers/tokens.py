@@ -13,7 +13,7 @@ import orjson
 
 from infra.http.fetch import Exchanger, fetch
 from schemas.auth import ClientCredentialsAuth
-from schemas.exchange import OutboundRequest
+from schemas.exchange import FetchLimits, OutboundRequest
 from schemas.redaction import SHORTEST_SECRET
 from workers.rendering import Account
 
@@ -34,29 +34,39 @@ class _Token:
 
 
 class Tokens:
-    """Tokens by destination version. Belongs to one event loop; concurrent askers share one request."""
+    """Tokens by destination version and the key that names the credentials. Belongs to one event loop; concurrent askers share one request."""
 
     def __init__(self, transport: Exchanger) -> None:
         self._transport = transport
-        self._tokens: dict[int, _Token] = {}
-        self._locks: dict[int, asyncio.Lock] = {}
+        self._tokens: dict[tuple[int, str], _Token] = {}
+        self._locks: dict[tuple[int, str], asyncio.Lock] = {}
 
-    async def token(self, account: Account, auth: ClientCredentialsAuth) -> str:
+    async def token(
+        self,
+        account: Account,
+        auth: ClientCredentialsAuth,
+        place: str = "auth",
+        limits: FetchLimits | None = None,
+    ) -> str:
         """A token that is good for at least ``RENEW_BEFORE_END_S``. Raises ``TokenError``."""
-        key = account.version.id
+        key = account.version.id, place
         async with self._locks.setdefault(key, asyncio.Lock()):
             known = self._tokens.get(key)
             if known is None or known.ends_at - RENEW_BEFORE_END_S < time.monotonic():
-                known = self._tokens[key] = await self._fetch(account, auth)
+                limits = limits or account.version.contract.fetch_limits
+                known = self._tokens[key] = await self._fetch(
+                    auth, account.secrets[f"{place}.client_secret"], limits
+                )
             return known.value
 
-    def forget(self, account: Account, token: str) -> None:
+    def forget(self, account: Account, token: str, place: str = "auth") -> None:
         """The network refused ``token``: the next asker gets a new one."""
-        known = self._tokens.get(account.version.id)
+        key = account.version.id, place
+        known = self._tokens.get(key)
         if known is not None and known.value == token:
-            del self._tokens[account.version.id]
+            del self._tokens[key]
 
-    async def _fetch(self, account: Account, auth: ClientCredentialsAuth) -> _Token:
+    async def _fetch(self, auth: ClientCredentialsAuth, client_secret: str, limits: FetchLimits) -> _Token:
         form = {"grant_type": "client_credentials"} | ({"scope": auth.scope} if auth.scope else {})
         request = OutboundRequest(
             "POST",
@@ -64,11 +74,11 @@ class Tokens:
             (
                 (b"Accept", b"application/json"),
                 (b"Content-Type", b"application/x-www-form-urlencoded"),
-                (b"Authorization", _basic(auth.client_id, account.secrets["auth.client_secret"])),
+                (b"Authorization", _basic(auth.client_id, client_secret)),
             ),
             urlencode(form).encode(),
         )
-        limits = replace(account.version.contract.fetch_limits, follow_redirects=False, allowed_hosts=())
+        limits = replace(limits, follow_redirects=False, allowed_hosts=())
         answer = await fetch(self._transport, request, limits)
         last = answer.last
         if answer.failure is not None or last is None:

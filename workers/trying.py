@@ -18,7 +18,7 @@ from schemas.problem import InvalidInputError, Problem
 from workers.rendering import Account, Renderer
 from workers.rendering import prepare as render_postback
 from workers.settling import settle_answer
-from workers.wire import Answered, Wire
+from workers.wire import Answered, AnsweredCheck, Wire
 
 SLACK_S = 15.0
 """How much longer than its deadline an attempt may take to come back from the wire: a token may be fetched."""
@@ -161,12 +161,13 @@ def show(prepared: Prepared, account: Account) -> Shown:
 
 def fire_once(prepared: Prepared, account: Account) -> SettledAttempt:
     """Send it, now and once, and judge the answer; nothing is held, retried or settled. Evidence comes masked."""
-    answers: queue.SimpleQueue[Answered] = queue.SimpleQueue()
+    answers: queue.SimpleQueue[Answered | AnsweredCheck] = queue.SimpleQueue()
     wire = Wire(answers.put)
     try:
         wire.send([(prepared, account)])
         deadline_s = account.version.contract.fetch_limits.deadline_s
         answered = answers.get(timeout=deadline_s + SLACK_S)
+        assert isinstance(answered, Answered)
     finally:
         wire.close()
     # The draw decides a retry's delay, and this attempt is never retried.

@@ -17,9 +17,9 @@ import uvloop
 
 from infra.http.fetch import fetch
 from infra.http.transport import EvidenceTransport
-from schemas.auth import ClientCredentialsAuth
-from schemas.exchange import Answer, Failure, FailureKind, OutboundRequest
-from schemas.postback import Prepared
+from schemas.auth import Auth, ClientCredentialsAuth
+from schemas.exchange import Answer, Failure, FailureKind, FetchLimits, OutboundRequest
+from schemas.postback import Asking, Prepared
 from workers.rendering import Account
 from workers.tokens import TokenError, Tokens
 
@@ -42,10 +42,20 @@ class Answered:
     secrets: tuple[str, ...] = ()
 
 
+@dataclass(frozen=True, slots=True)
+class AnsweredCheck:
+    """A question before release that ended on the wire."""
+
+    asking: Asking
+    account: Account
+    answer: Answer
+    secrets: tuple[str, ...] = ()
+
+
 @dataclass(slots=True)
 class _Lane:
     concurrency: int
-    waiting: deque[tuple[Prepared, Account]] = field(default_factory=deque)
+    waiting: deque[tuple[Prepared | Asking, Account]] = field(default_factory=deque)
     on_wire: int = 0
     attempt_s: float = QUEUED_AHEAD_S
     """How long an attempt takes; until the first answer, long enough that nothing queues behind the wire."""
@@ -57,9 +67,9 @@ class _Lane:
 
 
 class Wire:
-    """Sends prepared attempts and hands each answer to ``on_answer``, which must be quick and thread-safe."""
+    """Sends attempts and questions, and hands each answer to ``on_answer``, which must be quick and thread-safe."""
 
-    def __init__(self, on_answer: Callable[[Answered], None]) -> None:
+    def __init__(self, on_answer: Callable[[Answered | AnsweredCheck], None]) -> None:
         self._on_answer = on_answer
         self._lanes: dict[str, _Lane] = {}
         self._ready = threading.Event()
@@ -92,8 +102,8 @@ class Wire:
         lane = self._lanes[name]
         return lane.attempt_s / lane.concurrency
 
-    def send(self, attempts: Sequence[tuple[Prepared, Account]]) -> None:
-        """Put attempts into their lanes, in order. Their intents must be committed."""
+    def send(self, attempts: Sequence[tuple[Prepared | Asking, Account]]) -> None:
+        """Put attempts and questions into their lanes, in order. The attempts' intents must be committed."""
         self._loop.call_soon_threadsafe(self._enter, list(attempts))
 
     @property
@@ -121,11 +131,15 @@ class Wire:
                 task.cancel()
             await asyncio.gather(*self._tasks, return_exceptions=True)
 
-    def _enter(self, attempts: list[tuple[Prepared, Account]]) -> None:
-        for prepared, account in attempts:
+    def _enter(self, attempts: list[tuple[Prepared | Asking, Account]]) -> None:
+        for outgoing, account in attempts:
             contract = account.version.contract
-            lane = self._lanes.setdefault(contract.name, _Lane(contract.destination.limits.concurrency))
-            lane.waiting.append((prepared, account))
+            if isinstance(outgoing, Prepared):
+                name, concurrency = contract.name, contract.destination.limits.concurrency
+            else:
+                name, concurrency = outgoing.lane, outgoing.check.concurrency
+            lane = self._lanes.setdefault(name, _Lane(concurrency))
+            lane.waiting.append((outgoing, account))
             if lane.on_wire < lane.concurrency:
                 lane.on_wire += 1
                 task = self._loop.create_task(self._drain(lane))
@@ -136,9 +150,12 @@ class Wire:
         """Send from the lane until it is empty: one of its ``concurrency`` places."""
         try:
             while lane.waiting and lane.on_wire <= lane.concurrency:
-                prepared, account = lane.waiting.popleft()
+                outgoing, account = lane.waiting.popleft()
                 started = self._loop.time()
-                self._on_answer(await self._attempt(prepared, account))
+                if isinstance(outgoing, Prepared):
+                    self._on_answer(await self._attempt(outgoing, account))
+                else:
+                    self._on_answer(await self._ask(outgoing, account))
                 off = self._loop.time() - started - lane.attempt_s
                 lane.attempt_s += off * (_SMOOTHING_UP if off > 0 else _SMOOTHING_DOWN)
         finally:
@@ -146,37 +163,55 @@ class Wire:
 
     async def _attempt(self, prepared: Prepared, account: Account) -> Answered:
         contract = account.version.contract
-        try:
-            if isinstance(contract.destination.auth, ClientCredentialsAuth):
-                return await self._attempt_with_token(prepared, account, contract.destination.auth)
-            answer = await fetch(self._transport, prepared.request, contract.fetch_limits)
-        except Exception as error:
-            answer = Answer((), Failure(FailureKind.PROTOCOL, True, type(error).__name__, str(error)))
-        return Answered(prepared, account, answer)
+        auth, limits = contract.destination.auth, contract.fetch_limits
+        answer, tokens = await self._exchange(prepared.request, limits, account, auth, "auth")
+        return Answered(prepared, account, answer, tokens)
 
-    async def _attempt_with_token(
-        self, prepared: Prepared, account: Account, auth: ClientCredentialsAuth
-    ) -> Answered:
+    async def _ask(self, asking: Asking, account: Account) -> AnsweredCheck:
+        check = asking.check
+        answer, tokens = await self._exchange(
+            asking.request, check.fetch_limits, account, check.auth, f"{asking.place}.auth"
+        )
+        return AnsweredCheck(asking, account, answer, tokens)
+
+    async def _exchange(
+        self, request: OutboundRequest, limits: FetchLimits, account: Account, auth: Auth | None, place: str
+    ) -> tuple[Answer, tuple[str, ...]]:
+        """What came of it, and the secrets that came into being on the way."""
+        try:
+            if isinstance(auth, ClientCredentialsAuth):
+                return await self._with_token(request, limits, account, auth, place)
+            return await fetch(self._transport, request, limits), ()
+        except Exception as error:
+            return Answer((), Failure(FailureKind.PROTOCOL, True, type(error).__name__, str(error))), ()
+
+    async def _with_token(
+        self,
+        request: OutboundRequest,
+        limits: FetchLimits,
+        account: Account,
+        auth: ClientCredentialsAuth,
+        place: str,
+    ) -> tuple[Answer, tuple[str, ...]]:
         """A token that the network no longer knows is renewed once: a 401 has counted nothing."""
-        limits = account.version.contract.fetch_limits
         refused = Answer(())
         tokens: tuple[str, ...] = ()
         try:
-            tokens = (await self._tokens.token(account, auth),)
-            answer = await fetch(self._transport, _with_token(prepared.request, tokens[0]), limits)
+            tokens = (await self._tokens.token(account, auth, place, limits),)
+            answer = await fetch(self._transport, _bearing(request, tokens[0]), limits)
             if answer.last is None or answer.last.status_code != 401:
-                return Answered(prepared, account, answer, tokens)
+                return answer, tokens
             refused = answer
-            self._tokens.forget(account, tokens[0])
-            tokens = (*tokens, await self._tokens.token(account, auth))
+            self._tokens.forget(account, tokens[0], place)
+            tokens = (*tokens, await self._tokens.token(account, auth, place, limits))
         except TokenError as error:
             failure = Failure(FailureKind.CONNECT, False, "TokenError", str(error))
-            return Answered(prepared, account, Answer(refused.hops, failure), tokens)
-        again = await fetch(self._transport, _with_token(prepared.request, tokens[-1]), limits)
+            return Answer(refused.hops, failure), tokens
+        again = await fetch(self._transport, _bearing(request, tokens[-1]), limits)
         number = len(refused.hops)
         hops = refused.hops + tuple(replace(hop, number=hop.number + number) for hop in again.hops)
-        return Answered(prepared, account, replace(again, hops=hops), tokens)
+        return replace(again, hops=hops), tokens
 
 
-def _with_token(request: OutboundRequest, token: str) -> OutboundRequest:
+def _bearing(request: OutboundRequest, token: str) -> OutboundRequest:
     return replace(request, headers=(*request.headers, (b"Authorization", b"Bearer " + token.encode())))

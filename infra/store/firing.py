@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
 
@@ -21,7 +21,16 @@ from schemas.destination import DestinationVersion
 from schemas.event import ConversionEvent, read_stored
 from schemas.exchange import Hop
 from schemas.lifecycle import State
-from schemas.postback import Correction, Gated, LostAttempt, Prepared, SettledAttempt, Stopped
+from schemas.postback import (
+    Asking,
+    Correction,
+    Gated,
+    LostAttempt,
+    Prepared,
+    SettledAttempt,
+    SettledCheck,
+    Stopped,
+)
 
 _LOCK_LEASED = text("""
     SELECT p.id FROM postbacks p
@@ -52,6 +61,11 @@ _RECORD_INTENTS = text("""
         due_at = CASE WHEN p.due_at < now() + make_interval(secs => :lease_s * 0.75)
             THEN now() + make_interval(secs => :lease_s) ELSE p.due_at END
     FROM r WHERE p.id = r.id""")
+
+# What is asked about stays leased, so that a signal voids it at once, and a worker that dies costs one lease.
+_KEEP_LEASED = text("""
+    UPDATE postbacks SET due_at = now() + make_interval(secs => :lease_s)
+    WHERE id = ANY(:ids) AND due_at < now() + make_interval(secs => :lease_s * 0.75)""")
 
 _STOP = text("""
     UPDATE postbacks p
@@ -105,11 +119,13 @@ HOP_COLUMNS = (
 
 @dataclass(frozen=True, slots=True)
 class Gate:
-    """What came out of the gate: ``prepared`` may be sent; ``stale`` leases had been taken back or voided."""
+    """What came out of the gate: ``prepared`` may be sent, ``asking`` is to be asked about first; ``stale`` leases had
+    been taken back or voided."""
 
     prepared: list[Prepared]
     stopped: list[Stopped]
     stale: int
+    asking: list[Asking] = field(default_factory=list)
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,7 +141,7 @@ def gate(  # noqa: PLR0913 — what is claimed, by whom, for how long, and how i
     token: int,
     postback_ids: Sequence[int],
     worker: str,
-    prepare: Callable[[Gated], Prepared | Stopped],
+    prepare: Callable[[Gated], Prepared | Asking | Stopped],
     *,
     lease_s: float,
 ) -> Gate:
@@ -133,7 +149,7 @@ def gate(  # noqa: PLR0913 — what is claimed, by whom, for how long, and how i
 
     ``prepare`` renders each one or says why it is stopped; it must not touch the database. When this returns,
     the intents are committed and their leases last for at least three quarters of ``lease_s`` more, and only then
-    may a byte leave.
+    may a byte leave. A question needs no intent: put twice to a service of our own user's, it does no harm.
     """
 
     def run(connection: Connection) -> Gate:
@@ -164,9 +180,13 @@ def gate(  # noqa: PLR0913 — what is claimed, by whom, for how long, and how i
         ]
         prepared = [result for result in results if isinstance(result, Prepared)]
         stopped = [result for result in results if isinstance(result, Stopped)]
+        asking = [result for result in results if isinstance(result, Asking)]
         _record_intents(connection, prepared, worker, lease_s)
         _stop(connection, stopped)
-        return Gate(prepared, stopped, len(postback_ids) - len(rows))
+        if asking:
+            ids = [each.gated.postback_id for each in asking]
+            connection.execute(_KEEP_LEASED, {"ids": ids, "lease_s": lease_s})
+        return Gate(prepared, stopped, len(postback_ids) - len(rows), asking)
 
     return retried(engine, run)
 
@@ -190,12 +210,12 @@ def give_back(
 
 
 def extend(engine: Engine, tokens: Sequence[tuple[int, int]], lease_s: float) -> int:
-    """Renew the leases of attempts still on the wire, given as ``(postback id, token)``. Returns how many held."""
+    """Renew the leases of attempts and questions still on the wire, given as ``(postback id, token)``. Returns how many held."""
     rows = as_json([{"id": number, "token": token} for number, token in sorted(tokens)])
     statement = text("""
         UPDATE postbacks p SET due_at = now() + make_interval(secs => :lease_s)
         FROM json_to_recordset(:rows) AS r(id bigint, token bigint)
-        WHERE p.id = r.id AND p.state = 'firing' AND p.lease_token = r.token""")
+        WHERE p.id = r.id AND p.state IN ('firing', 'leased') AND p.lease_token = r.token""")
     with engine.begin() as connection:
         return connection.execute(statement, {"rows": rows, "lease_s": lease_s}).rowcount
 
@@ -322,9 +342,7 @@ def _settle(connection: Connection, attempts: Sequence[SettledAttempt]) -> Settl
     )
     stale = [a for a in attempts if a.postback_id not in states]
     late = _without_hops(connection, stale)
-    copy_rows(
-        connection, "hops", HOP_COLUMNS, (_hop_row(a, hop) for a in [*settled, *late] for hop in a.hops)
-    )
+    copy_rows(connection, "hops", HOP_COLUMNS, (hop_row(a, hop) for a in [*settled, *late] for hop in a.hops))
     return Settlement(states, stale)
 
 
@@ -371,7 +389,8 @@ def _attempt_row(a: SettledAttempt, state: State) -> tuple[str, ...]:
     )  # fmt: skip
 
 
-def _hop_row(a: SettledAttempt, hop: Hop) -> tuple[str, ...]:
+def hop_row(a: SettledAttempt | SettledCheck, hop: Hop) -> tuple[str, ...]:
+    """A hop as ``HOP_COLUMNS``, ready to be copied in."""
     failure = f"{hop.failure.kind}: {hop.failure.message}" if hop.failure else None
     digest = "\\N" if hop.body_sha256 is None else f"\\\\x{hop.body_sha256}"
     text_, value = copy_text, copy_value

@@ -156,6 +156,7 @@ def _unwish(connection: Connection, ruled: list[Ruled]) -> None:
 _REINSTATE = text("""
     UPDATE postbacks p SET state = r.state, void_reason = NULL, reason = r.reason, duplicate_of = r.duplicate_of,
         settled_at = CASE WHEN r.state IN ('dead', 'duplicate') THEN clock_timestamp() END,
+        asked = 0, asked_since = NULL, confirmed_at = NULL,
         due_at = CASE r.state WHEN 'held' THEN CASE WHEN p.manual THEN 'infinity' ELSE p.release_at END
             WHEN 'retrying' THEN greatest(now(), p.release_at) END
     FROM json_to_recordset(:rows) AS r(id bigint, state text, reason text, duplicate_of bigint)

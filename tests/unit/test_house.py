@@ -14,11 +14,13 @@ from infra.catalogue import load_config
 from infra.settings import PREFIX, Settings
 from infra.store.rulings import VOIDABLE_SQL
 from schemas.backoff import RetryPolicy
+from schemas.check import AskAgain, CheckBodyRule, ReleaseCheck
 from schemas.destination import Destination, Limits
 from schemas.hold import HoldPolicy
 from schemas.lifecycle import VOIDABLE, State, mermaid
 
 ROOT = Path(__file__).parents[2]
+CONFIGURED = (Destination, HoldPolicy, ReleaseCheck, CheckBodyRule, AskAgain, RetryPolicy, Limits)
 ROOMS = ("producers", "workers", "investigations", "infra", "schemas")
 README = ROOT / "README.md"
 LOCKS = sorted(ROOT.glob("requirements*.lock"))
@@ -150,9 +152,9 @@ def test_configurations_shown_are_in_order(page: Path, tmp_path: Path) -> None:
 
 
 def test_the_configuration_page_names_every_key() -> None:
-    """Every field of a destination, a hold, a retry policy and the limits stands on the page."""
+    """Every field of a destination, a hold and its check, a retry policy and the limits stands on the page."""
     page = (ROOT / "docs" / "configuration.md").read_text("utf-8")
-    fields = {name for model in (Destination, HoldPolicy, RetryPolicy, Limits) for name in model.model_fields}
+    fields = {name for model in CONFIGURED for name in model.model_fields}
     assert {name for name in fields if f"`{name}`" not in page} == set()
 
 

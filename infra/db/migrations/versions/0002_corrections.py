@@ -37,7 +37,8 @@ CREATE INDEX postbacks_lost_at ON postbacks (lost_at) WHERE lost_at IS NOT NULL;
 CREATE INDEX dedupe_keys_postback ON dedupe_keys (postback_id);
 """
 
-# Like attempts, with hops of their own under the same numbers; they spend none of a postback's attempts.
+# Like attempts, with hops of their own under the same numbers; they spend none of a postback's attempts. A stale one was
+# answered when its postback had been moved already, and moved nothing itself.
 CHECKS = """
 CREATE TABLE checks (
     id              bigint NOT NULL,
@@ -50,6 +51,7 @@ CREATE TABLE checks (
     asks_again_at   timestamptz,
     worker          text NOT NULL,
     worker_version  text NOT NULL,
+    stale           boolean NOT NULL,
     verdict         text NOT NULL,
     rule            text NOT NULL,
     error_class     text,
