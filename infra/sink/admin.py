@@ -47,11 +47,24 @@ def _counts(sink: Sink, request: Request) -> object:
 
 
 def _credits(sink: Sink, request: Request) -> object:
+    wanted = _profile(request)
+    books = {wanted: sink.books[wanted]} if wanted else sink.books
+    return {"credits": [credit for name, book in books.items() for credit in book.credits(name)]}
+
+
+def _totals(sink: Sink, request: Request) -> object:
+    wanted = _profile(request)
+    if not wanted:
+        raise SinkConfigError("profile", "is missing", f"Use one of: {', '.join(PROFILES)}.")
+    totals = sink.books[wanted].totals().items()
+    return {"totals": {click_id: None if total is None else str(total) for click_id, total in totals}}
+
+
+def _profile(request: Request) -> str:
     wanted = request.first("profile")
     if wanted and wanted not in PROFILES:
         raise SinkConfigError("profile", f"{wanted!r} is no profile", f"Use one of: {', '.join(PROFILES)}.")
-    books = {wanted: sink.books[wanted]} if wanted else sink.books
-    return {"credits": [credit for name, book in books.items() for credit in book.credits(name)]}
+    return wanted
 
 
 def _requests(sink: Sink, request: Request) -> object:
@@ -105,6 +118,7 @@ _ENDPOINTS = {
     ("GET", "about"): _about,
     ("GET", "counts"): _counts,
     ("GET", "credits"): _credits,
+    ("GET", "totals"): _totals,
     ("GET", "requests"): _requests,
     ("GET", "held"): _held,
     ("POST", "plan"): _plan,

@@ -147,5 +147,6 @@ def _print_sums(witness: Sink) -> None:
             reasons = ", ".join(f"{reason} {times}" for reason, times in sorted(book.not_credited.items()))
             typer.echo(
                 f"{name:<12} {book.requests} requests, {book.credited} credited"
+                + (f", {book.corrected} corrected" if book.corrected else "")
                 + (f"; {reasons}" if reasons else "")
             )

@@ -7,6 +7,7 @@ import urllib.error
 import urllib.parse
 import urllib.request
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from decimal import Decimal
 from typing import Any
 
 import orjson
@@ -37,6 +38,14 @@ class SinkClient:
         """Every credited conversion, at one network or at all."""
         query = f"?{urllib.parse.urlencode({'profile': profile})}" if profile else ""
         return list(self._ask(f"credits{query}")["credits"])
+
+    def totals(self, profile: str) -> dict[str, Decimal | None]:
+        """By click id, what the network counts it for after every correction; None when it was taken back.
+
+        A conversion that was credited twice counts twice; one without a value is 0.
+        """
+        found = self._ask(f"totals?{urllib.parse.urlencode({'profile': profile})}")["totals"]
+        return {click_id: None if total is None else Decimal(total) for click_id, total in found.items()}
 
     def requests(self, since: int = 0, limit: int = 1000) -> list[dict[str, Any]]:
         """Recorded requests numbered above ``since``, oldest first; ``raw`` is Latin-1 text."""

@@ -11,8 +11,9 @@ from infra.sink.answers import Answer, Script, json_answer
 from infra.sink.behaviours import Chosen, Scene, choose
 from infra.sink.errors import SinkConfigError
 from infra.sink.judgement import Judgement
+from infra.sink.judging import Profile, ProfileSettings
 from infra.sink.ledger import Book
-from infra.sink.profiles import Profile, ProfileSettings, profile_of
+from infra.sink.profiles import profile_of
 from infra.sink.wire import Request
 
 _BAD_PREFIX = "/bad/"
@@ -94,7 +95,7 @@ def decide(arrival: Arrival, book: Book, settings: ProfileSettings) -> Decision:
 
 def unreached(judgement: Judgement, reason: str) -> Judgement:
     """The judgement on a request that never got as far as the network's decision."""
-    return replace(judgement, credited=False, reason=reason, repeat=False)
+    return replace(judgement, credited=False, reason=reason, repeat=False, corrects=())
 
 
 def refusal(error: SinkConfigError, status_code: int) -> Answer:

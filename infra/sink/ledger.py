@@ -1,16 +1,17 @@
 """The sink's own count: what was requested, what it would have credited, and why the rest was not.
 
 A book keeps one profile's count. Two balances hold at any time and are tested:
-requests = credited + Σ not credited + redirected, and credited = Σ over conversions of times credited.
+requests = credited + Σ not credited + redirected + corrected, and credited = Σ over conversions of times credited.
 """
 
 from __future__ import annotations
 
 from bisect import bisect_left
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from decimal import Decimal, InvalidOperation
 from typing import Any
 
 from infra.sink.judgement import Judgement
@@ -36,6 +37,24 @@ class Conversion:
     """Requests that reached the network's decision: above 1, the network was told twice."""
     times_credited: int = 0
     credited_at: float | None = None
+    total: Decimal | None = None
+    """What it is worth to the network, every credit counted and every correction made; None when it was taken back."""
+
+    def credit(self, value: str, at: float) -> None:
+        """Count it once more, at ``value``; one that was taken back starts anew."""
+        self.times_credited += 1
+        self.credited_at = at if self.credited_at is None else self.credited_at
+        self.total = (self.total or Decimal(0)) + (amount_of(value) or Decimal(0))
+
+
+def amount_of(text: str) -> Decimal | None:
+    """The bare number that ``text`` is, or None."""
+    try:
+        amount = Decimal(text)
+    except InvalidOperation:
+        return None
+    bare = amount.is_finite() and not text.startswith("+") and "e" not in text.lower()
+    return amount if bare else None
 
 
 class Issued:
@@ -85,6 +104,7 @@ class Book:
         self.requests = 0
         self.credited = 0
         self.redirected = 0
+        self.corrected = 0
         self.not_credited: Counter[str] = Counter()
         self.awaiting: Counter[str] = Counter()
         self.conversions: dict[tuple[str, ...], Conversion] = {}
@@ -110,12 +130,16 @@ class Book:
             self.awaiting[judgement.opens] += 1
         elif judgement.credited:
             self.credited += 1
+        elif judgement.corrects:
+            self.corrected += 1
         else:
             self.not_credited[judgement.reason] += 1
         if judgement.closes and reached:
             self.awaiting[judgement.closes] -= 1
             if self.awaiting[judgement.closes] <= 0:
                 del self.awaiting[judgement.closes]
+        for key in judgement.corrects:
+            self.conversions[key].total = judgement.total
         if judgement.key:
             self._enter_conversion(judgement, at, reached)
 
@@ -130,9 +154,7 @@ class Book:
         if reached and not judgement.opens:
             found.times_judged += 1
         if judgement.credited:
-            found.times_credited += 1
-            if found.credited_at is None:
-                found.credited_at = at
+            found.credit(judgement.value, at)
 
     def counts(self) -> dict[str, Any]:
         """The count as JSON: totals, reasons, and every conversion the network was told of twice."""
@@ -141,6 +163,7 @@ class Book:
             "credited": self.credited,
             "credited_conversions": sum(1 for found in self.conversions.values() if found.times_credited),
             "redirected": self.redirected,
+            "corrected": self.corrected,
             "awaiting_redirect": sum(self.awaiting.values()),
             "not_credited": dict(sorted(self.not_credited.items())),
             "duplicates": [
@@ -173,3 +196,18 @@ class Book:
             }
             for conversion in found
         ]
+
+    def credited_keys(self, fits: Callable[[Conversion], bool]) -> tuple[tuple[str, ...], ...]:
+        """Keys of the credited conversions that ``fits``, also of those that were taken back."""
+        return tuple(key for key, found in self.conversions.items() if found.times_credited and fits(found))
+
+    def totals(self) -> dict[str, Decimal | None]:
+        """By click id, what its conversions are worth to the network after all corrections: None when all of them were
+        taken back, 0 for one without a value."""
+        totals: dict[str, Decimal | None] = {}
+        for found in self.conversions.values():
+            if found.times_credited:
+                before = totals.get(found.click_id)
+                both = [each for each in (before, found.total) if each is not None]
+                totals[found.click_id] = sum(both, Decimal(0)) if both else None
+        return totals

@@ -1,4 +1,4 @@
-"""The seed networks, each as one small judge: request and book in, answer and judgement out.
+"""The sink's networks, each as one small judge: request and book in, answer and judgement out.
 
 A judge reads the book and changes nothing, so a request can be identified without being counted. The
 rules come from the networks' own pages; where a page is silent the profile's settings say what is
@@ -7,112 +7,14 @@ assumed, and can be changed.
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass, field, fields, replace
-from decimal import Decimal, InvalidOperation
-from typing import Any
+from dataclasses import replace
 
 from infra.sink.answers import Answer
-from infra.sink.errors import SinkConfigError, require_table
+from infra.sink.correctable import judge_affise, judge_everflow, judge_generic, judge_keitaro, judge_scaleo
 from infra.sink.judgement import Judgement
-from infra.sink.ledger import Book
+from infra.sink.judging import NO_CONTENT, OK, Judged, Profile, ProfileSettings, credit_once, objection
+from infra.sink.ledger import Book, amount_of
 from infra.sink.wire import Request, decode_component
-
-DUPLICATE_RULES = ("counted", "ignored", "rejected")
-
-
-@dataclass(frozen=True, slots=True)
-class ProfileSettings:
-    """What can be set for one profile."""
-
-    duplicates: str = "ignored"
-    """A second identical postback is ``counted`` again, ``ignored``, or ``rejected`` with 409."""
-    events: tuple[str, ...] = ()
-    """Event names configured at the network, matched exactly; empty takes any name (knorex-xpo)."""
-    keys: tuple[str, ...] = ()
-    """API keys or bearer tokens that are let in; empty lets in any that is not blank (ezmob)."""
-    redirects: bool = True
-    """Whether the first request is answered 302 (xandr, ad-personam)."""
-    limits: bool = True
-    """Whether order_id, value and other must keep the documented limits (xandr, ad-personam)."""
-
-    def updated(self, profile: str, changes: object) -> ProfileSettings:
-        """These settings with ``changes`` (a JSON table) applied. Raises SinkConfigError."""
-        names = tuple(one.name for one in fields(self))
-        table = require_table(f"profiles.{profile}", changes, (*names, "issued"))
-        taken: dict[str, Any] = {}
-        for name, value in table.items():
-            if name == "issued":
-                continue
-            where = f"profiles.{profile}.{name}"
-            if name in ("events", "keys"):
-                taken[name] = require_strings(where, value)
-            elif name == "duplicates":
-                if value not in DUPLICATE_RULES:
-                    raise SinkConfigError(
-                        where, f"is {value!r}", f"Use one of: {', '.join(DUPLICATE_RULES)}."
-                    )
-                taken[name] = value
-            elif isinstance(value, bool):
-                taken[name] = value
-            else:
-                raise SinkConfigError(where, f"is {value!r}", "Use true or false.")
-        return replace(self, **taken)
-
-
-def require_strings(field_name: str, value: object) -> tuple[str, ...]:
-    """``value`` as a tuple of strings, or SinkConfigError."""
-    if not isinstance(value, list | tuple | set) or not all(isinstance(one, str) for one in value):
-        raise SinkConfigError(field_name, "is not a list of strings", 'Give a list such as ["purchase"].')
-    return tuple(value)
-
-
-Judged = tuple[Answer, Judgement]
-Judge = Callable[[Request, Book, ProfileSettings, str], Judged]
-"""``(request, book, settings, base_url)``; ``base_url`` is scheme and authority, for redirects."""
-
-
-@dataclass(frozen=True, slots=True)
-class Profile:
-    """One virtual network."""
-
-    name: str
-    judge: Judge
-    settings: ProfileSettings = field(default_factory=ProfileSettings)
-
-
-OK = Answer(200, b"OK")
-NO_CONTENT = Answer(204)
-
-
-def _is_macro(click_id: str) -> bool:
-    return click_id.startswith(("[", "{", "${", "%%", "#{")) and click_id.endswith(("]", "}", "%%"))
-
-
-def _objection(click_id: str, book: Book) -> str:
-    """What is wrong with a click id at any network; empty when nothing is."""
-    if not click_id:
-        return "click-id-missing"
-    if _is_macro(click_id):
-        return "unreplaced-macro"
-    return book.issued.objection(click_id)
-
-
-def _is_bare_number(text: str) -> bool:
-    try:
-        return Decimal(text).is_finite() and not text.startswith("+") and "e" not in text.lower()
-    except InvalidOperation:
-        return False
-
-
-def _settle(found: Judgement, book: Book, settings: ProfileSettings, accepted: Answer) -> Judged:
-    """Credit ``found`` unless it is a repeat that these settings do not count."""
-    if not book.is_credited(found.key):
-        return accepted, replace(found, credited=True, reason="credited")
-    if settings.duplicates == "counted":
-        return accepted, replace(found, credited=True, reason="credited", repeat=True)
-    answer = Answer(409, b"duplicate transaction") if settings.duplicates == "rejected" else accepted
-    return answer, replace(found, reason="duplicate", repeat=True)
 
 
 def judge_xandr(request: Request, book: Book, settings: ProfileSettings, base_url: str) -> Judged:
@@ -125,7 +27,7 @@ def judge_xandr(request: Request, book: Book, settings: ProfileSettings, base_ur
     click_id, order_id, value = request.first("sspdata"), request.first("order_id"), request.first("value")
     pixel = request.first("id")
     found = Judgement(False, "", click_id, order_id, value, (pixel, order_id, click_id) if click_id else ())
-    reason = _misplaced_sspdata(request) or _objection(click_id, book)
+    reason = _misplaced_sspdata(request) or objection(click_id, book)
     if not reason and not (pixel.isascii() and pixel.isdigit()):
         reason = "pixel-id-missing"
     if not reason and settings.limits:
@@ -136,9 +38,9 @@ def judge_xandr(request: Request, book: Book, settings: ProfileSettings, base_ur
     if segment[2] == "bounce":
         if not book.awaits(request.target):
             return NO_CONTENT, replace(found, reason="redirect-not-issued")
-        return _settle(replace(found, closes=request.target), book, settings, NO_CONTENT)
+        return credit_once(replace(found, closes=request.target), book, settings, NO_CONTENT)
     if not settings.redirects:
-        return _settle(found, book, settings, NO_CONTENT)
+        return credit_once(found, book, settings, NO_CONTENT)
     # A bare /sspx has no profile segment, and its second hop must not look like another profile's.
     target = f"{segment[0] or '/xandr'}/bounce?{request.query}"
     answer = Answer(302, headers=(("Location", base_url + target),))
@@ -157,7 +59,7 @@ def _misplaced_sspdata(request: Request) -> str:
 def _over_limits(order_id: str, value: str, other: str) -> str:
     if order_id and not (len(order_id) <= 36 and order_id.isascii() and order_id.isalnum()):
         return "order-id-over-limits"
-    if value and not _is_bare_number(value):
+    if value and amount_of(value) is None:
         return "value-not-a-number"
     return "other-over-limits" if len(other) > 20 else ""
 
@@ -175,26 +77,26 @@ def judge_knorex_xpo(request: Request, book: Book, settings: ProfileSettings, ba
     )
     if not click_id:
         return Answer(400, b"kcid is missing"), replace(found, reason="click-id-missing")
-    if reason := _objection(click_id, book):
+    if reason := objection(click_id, book):
         return Answer(404, b"unknown kcid"), replace(found, reason=reason)
     if not event or (settings.events and event not in settings.events):
         reason = "event-name-mismatch" if event else "event-name-missing"
         return Answer(422, b"unknown event name"), replace(found, reason=reason)
-    return _settle(found, book, settings, OK)
+    return credit_once(found, book, settings, OK)
 
 
 def judge_pushground(request: Request, book: Book, settings: ProfileSettings, base_url: str) -> Judged:
     """Pushground. Its page: 200 says that processing was tried, even if it did not succeed."""
     click_id, value = request.first("click_id"), request.first("payout")
     found = Judgement(False, "", click_id, request.first("order_id"), value, (click_id,) if click_id else ())
-    reason = _objection(click_id, book)
+    reason = objection(click_id, book)
     if not reason and not value:
         reason = "payout-missing"
-    if not reason and not _is_bare_number(value):
+    if not reason and amount_of(value) is None:
         reason = "payout-not-a-number"
     if reason:
         return OK, replace(found, reason=reason)
-    return _settle(found, book, settings, OK)
+    return credit_once(found, book, settings, OK)
 
 
 def has_key(request: Request, keys: tuple[str, ...]) -> bool:
@@ -213,20 +115,9 @@ def judge_ezmob(request: Request, book: Book, settings: ProfileSettings, base_ur
         refused = Answer(401, b"API key required", (("WWW-Authenticate", "Bearer"),))
         return refused, replace(found, reason="key-missing")
     success = Answer(200, b"Success")
-    if reason := _objection(click_id, book):
+    if reason := objection(click_id, book):
         return success, replace(found, reason=reason)
-    return _settle(found, book, settings, success)
-
-
-def judge_generic(request: Request, book: Book, settings: ProfileSettings, base_url: str) -> Judged:
-    """Any S2S endpoint: 200 and a credit for every request that has an id, in query, form or flat JSON."""
-    click_id = request.first("click_id", "id", "clickid", "cid")
-    order_id = request.first("order_id", "txid", "transaction_id")
-    value = request.first("value", "payout", "amount")
-    found = Judgement(False, "", click_id, order_id, value, (click_id, order_id) if click_id else ())
-    if reason := _objection(click_id, book):
-        return OK, replace(found, reason=reason)
-    return _settle(found, book, settings, OK)
+    return credit_once(found, book, settings, success)
 
 
 PROFILES: dict[str, Profile] = {
@@ -238,6 +129,10 @@ PROFILES: dict[str, Profile] = {
         Profile("pushground", judge_pushground),
         # The page does not say what a repeat does: the sink assumes the costly answer.
         Profile("ezmob", judge_ezmob, ProfileSettings(duplicates="counted")),
+        Profile("everflow", judge_everflow, ProfileSettings(duplicates="counted")),
+        Profile("affise", judge_affise),
+        Profile("keitaro", judge_keitaro),
+        Profile("scaleo", judge_scaleo, ProfileSettings(duplicates="counted")),
         Profile("generic", judge_generic, ProfileSettings(duplicates="counted")),
     )
 }

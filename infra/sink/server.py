@@ -22,10 +22,11 @@ from infra.sink.deciding import Arrival, Decision, arrive, decide, judge, refusa
 from infra.sink.errors import SinkConfigError, require_table
 from infra.sink.gate import Gate, Hold, Waiting
 from infra.sink.judgement import Judgement
+from infra.sink.judging import require_strings
 from infra.sink.ledger import Book
 from infra.sink.plan import Plan, Sighting
 from infra.sink.ports import bind, refusing_socket, resetting_server
-from infra.sink.profiles import PROFILES, require_strings
+from infra.sink.profiles import PROFILES
 from infra.sink.record import Entry, Record
 from infra.sink.wire import MalformedRequestError, Request
 

@@ -16,6 +16,8 @@ import threading
 import time
 import zlib
 from collections.abc import Callable, Iterator
+from contextlib import suppress
+from decimal import Decimal
 from email.utils import parsedate_to_datetime
 from pathlib import Path
 from typing import Any
@@ -825,6 +827,183 @@ def test_a_held_request_can_be_released_by_click_id(sink: SinkThread) -> None:
     assert [one["click_id"] for one in sink.client.held()] == ["b"]
 
 
+# Corrections -------------------------------------------------------------------------------------
+
+T = Decimal  # the values below are amounts
+
+
+@pytest.mark.parametrize(
+    ("profile", "targets", "total", "reasons"),
+    [
+        (
+            "everflow",
+            ["/?nid=1&transaction_id=a&amount=9.90", "/reversal?transaction_id=a&event_id=0"],
+            None,
+            {},
+        ),
+        (
+            "everflow",
+            ["/?nid=1&transaction_id=a&amount=9.90", "/reversal?transaction_id=a&event_id=7"],
+            T("9.90"),
+            {"nothing-to-correct": 1},
+        ),
+        (
+            "everflow",
+            [
+                "/?nid=1&transaction_id=a&amount=9.90",
+                "/?nid=1&transaction_id=a&amount=5&event_id=7",
+                "/reversal?transaction_id=a&event_id=7",
+            ],
+            T("9.90"),
+            {},
+        ),
+        (
+            "everflow",
+            [
+                "/?nid=1&transaction_id=a&amount=9.90",
+                "/?nid=1&transaction_id=a&amount=5&event_id=7",
+                "/reversal?transaction_id=a",
+            ],
+            None,
+            {},
+        ),
+        ("affise", ["/postback?clickid=a&sum=9.90", "/postback?clickid=a&status=3"], None, {}),
+        (
+            "affise",
+            ["/postback?clickid=a&sum=9.90", "/postback?clickid=a&status=3", "/postback?clickid=a&status=1"],
+            T("9.90"),
+            {},
+        ),
+        (
+            "affise",
+            ["/postback?clickid=a&sum=9.90", "/postback?clickid=a&sum=5"],
+            T("9.90"),
+            {"duplicate": 1},
+        ),
+        (
+            "keitaro",
+            ["/k/postback?subid=a&tid=1&payout=9.90", "/k/postback?subid=a&tid=1&payout=5"],
+            T("5"),
+            {},
+        ),
+        (
+            "keitaro",
+            ["/k/postback?subid=a&tid=1&payout=9.90", "/k/postback?subid=a&tid=2&payout=5"],
+            T("14.90"),
+            {},
+        ),
+        (
+            "keitaro",
+            [
+                "/k/postback?subid=a&payout=9.90",
+                "/k/postback?subid=a&status=rejected",
+                "/k/postback?subid=a&payout=9.90&status=sale",
+            ],
+            None,
+            {"no-transition": 1},
+        ),
+        (
+            "scaleo",
+            [
+                "/track/conv?click_id=a&amount=9.90&token=t",
+                "/track/conv-change?click_id=a&token=t&conv_status=rejected",
+            ],
+            None,
+            {},
+        ),
+        (
+            "scaleo",
+            [
+                "/track/conv?click_id=a&amount=9.90&token=t",
+                "/track/conv-change?click_id=a&token=t&conv_status=rejected",
+                "/track/conv-change?click_id=a&token=t&conv_status=approved&amount=4",
+            ],
+            T("4"),
+            {},
+        ),
+        (
+            "scaleo",
+            [
+                "/track/conv?click_id=a&amount=9.90&token=t",
+                "/track/conv-change?click_id=a&conv_status=rejected",
+            ],
+            T("9.90"),
+            {"key-missing": 1},
+        ),
+        ("generic", ["/p?id=a&value=9.90", "/retraction?id=a"], None, {}),
+        ("generic", ["/p?id=a&value=9.90", "/restatement?id=a&value=4"], T("4"), {}),
+        ("generic", ["/p?id=a&value=9.90", "/restatement?id=a&delta=-4"], T("5.90"), {}),
+        (
+            "generic",
+            ["/p?id=a&order_id=1&value=9.90", "/p?id=a&order_id=2&value=5", "/retraction?id=a&order_id=1"],
+            T("5"),
+            {},
+        ),
+        ("generic", ["/p?id=a&value=9.90", "/restatement?id=a"], T("9.90"), {"amount-missing": 1}),
+    ],
+)
+def test_a_network_counts_what_stands_after_corrections(
+    sink: SinkThread, profile: str, targets: list[str], total: Decimal | None, reasons: dict[str, int]
+) -> None:
+    """Each takes corrections as its page has them; what changes nothing says why."""
+    for target in targets:
+        get(sink, f"/{profile}{target}")
+    assert sink.client.totals(profile) == {"a": total}
+    found = counts(sink, profile)
+    assert found["not_credited"] == reasons
+    assert found["requests"] == found["credited"] + found["corrected"] + sum(reasons.values())
+
+
+def test_credits_stay_what_they_were_when_a_conversion_is_corrected(sink: SinkThread) -> None:
+    """What was credited once was credited; only the total says what is left of it."""
+    get(sink, "/generic/p?id=a&value=9.90")
+    before = sink.client.credits("generic")
+    get(sink, "/generic/restatement?id=a&value=4")
+    get(sink, "/generic/retraction?id=a")
+    assert sink.client.credits("generic") == before
+    assert counts(sink, "generic")["duplicates"] == []
+
+
+def test_a_conversion_that_was_credited_twice_counts_twice(sink: SinkThread) -> None:
+    """The total shows what a repeat costs; one without a value is worth 0."""
+    for _ in range(2):
+        get(sink, "/generic/p?id=a&value=9.90")
+    get(sink, "/generic/p?id=lead")
+    assert sink.client.totals("generic") == {"a": Decimal("19.80"), "lead": Decimal(0)}
+
+
+def test_a_correction_that_comes_twice_or_too_early_changes_nothing(sink: SinkThread) -> None:
+    """The reason tells a reader which of the two it was."""
+    get(sink, "/generic/retraction?id=a")
+    get(sink, "/generic/p?id=a&value=9.90")
+    get(sink, "/generic/retraction?id=a")
+    get(sink, "/generic/retraction?id=a")
+    assert sink.client.totals("generic") == {"a": None}
+    assert counts(sink, "generic")["not_credited"] == {"nothing-to-correct": 1, "corrected-before": 1}
+
+
+@pytest.mark.parametrize(
+    ("behaviour", "total"), [("status:503", "9.90"), ("reset", "9.90"), ("reset-counted", None)]
+)
+def test_a_correction_can_go_as_badly_as_a_conversion(
+    sink: SinkThread, behaviour: str, total: str | None
+) -> None:
+    """It takes effect exactly when the behaviour says that the request counted."""
+    get(sink, "/generic/p?id=a&value=9.90")
+    sink.client.plan([{"match": {"path": "/generic/retraction"}, "behave": behaviour}])
+    with suppress(OSError):
+        get(sink, "/generic/retraction?id=a")
+    sink.client.wait_for(lambda found: bool(found["requests"] == 2))
+    assert sink.client.totals("generic") == {"a": None if total is None else Decimal(total)}
+
+
+def test_totals_are_of_one_network(sink: SinkThread) -> None:
+    """Click ids of different networks have nothing to do with each other."""
+    with pytest.raises(SinkConfigError, match="profile"):
+        sink.client.totals("nobody")
+    assert sink.client.totals("xandr") == {}
+
+
 # The count ---------------------------------------------------------------------------------------
 
 
@@ -836,9 +1015,10 @@ def test_the_count_balances_over_good_and_bad_requests(sink: SinkThread) -> None
         if status(answer) == 302:
             get(sink, header(answer, "location").removeprefix("http://sink.test"))
         get(sink, f"/knorex-xpo/p?kcid=k{number % 5}&event=Lead")
+        get(sink, f"/keitaro/key/postback?subid=s{number % 3}&payout={number % 2}")
     seen = sink.client.counts()
     for profile, found in seen["profiles"].items():
-        assert found["requests"] == found["credited"] + found["redirected"] + sum(
+        assert found["requests"] == found["credited"] + found["redirected"] + found["corrected"] + sum(
             found["not_credited"].values()
         )
         assert found["credited"] == sum(one["times_credited"] for one in sink.client.credits(profile))
