@@ -120,6 +120,8 @@ def standing(value: Decimal | None, currency: str | None, signals: Iterable[Sign
         outcome for outcome in (*map(_takes_all, once), _credit(once), dispute) if outcome is not None
     }
     taken = _refunded(partial) + disputed
+    if value is not None and "refund" in outcomes:
+        taken = max(taken, value)
     if value is None or not taken:
         return Standing(value, frozenset(outcomes), notes)
     if taken > value:

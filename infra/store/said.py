@@ -11,7 +11,7 @@ from infra.db.engine import as_json
 from infra.store.correcting import FollowUp
 from infra.store.naming import Case
 from infra.store.rulings import Ruled
-from schemas.event import ChargebackSignal, CreditCheckSignal, Signal
+from schemas.event import ChargebackSignal, CreditCheckSignal, RefundSignal, Signal
 from schemas.lifecycle import State
 
 
@@ -32,6 +32,8 @@ class Done:
         parts = self._moved()
         if self._new_value:
             parts.insert(0, f"net value is now {case.result.net_value}")
+        if isinstance(signal, RefundSignal) and (over := case.result.notes.get("refunds")):
+            parts.append(over)
         late = self._late()
         said = "; ".join([*parts, *late]) or _nothing(signal)
         told = any(
