@@ -148,9 +148,8 @@ def _correcting(gated: Gated, correction: Correction, contract: Contract) -> _Am
     if told == standing or kind_of(contract, told, standing) != correction.kind:
         return None
     reported = correction.reported
-    if (
-        reported is None
-    ):  # without a value the conversion itself is all there is to take back or to bring back
+    if reported is None:
+        # Without a value the conversion itself is all there is to take back or to bring back.
         return _Amounts(None)
     zero = reported - reported  # with the decimal places that the network knows the value by
     worth = (standing.amount or zero) + zero
