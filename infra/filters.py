@@ -55,11 +55,19 @@ class Filters:
     verdict: Annotated[VerdictKind | None, typer.Option("--verdict", help="Some attempt was judged so.")] = (
         None
     )
+    lost: Annotated[
+        bool, typer.Option("--lost", help="Shown wrongly by the network, which cannot be told.")
+    ] = False
+    adjustments: Annotated[
+        bool, typer.Option("--adjustments", help="Only corrections of what was delivered.")
+    ] = False
 
     def given(self) -> set[str]:
         """Names of the filters that were given."""
         return {
-            field.name for field in dataclasses.fields(self) if getattr(self, field.name) not in (None, [])
+            field.name
+            for field in dataclasses.fields(self)
+            if getattr(self, field.name) not in (None, [], False)
         }
 
     def criteria(self, now: datetime) -> Criteria:
@@ -76,6 +84,8 @@ class Filters:
             until=read_instant("--until", self.until, now),
             status_codes=read_status_codes(self.status_code),
             verdict=self.verdict,
+            lost=self.lost or None,
+            adjustments=self.adjustments or None,
         )
 
 

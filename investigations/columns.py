@@ -26,12 +26,28 @@ class Columns:
 
 
 def postback_columns(found: Sequence[FoundPostback]) -> Columns:
-    header = (
+    """What corrects another and what is lost has a column where there is any."""
+    header: tuple[str, ...] = (
         "postback", "conversion", "state", "destination", "received (UTC)", "due (UTC)", "attempts", "status",
         "verdict", "value", "order", "event", "reason",
     )  # fmt: skip
-    minor = ("conversion", "verdict", "attempts", "value", "due (UTC)", "order")
-    return Columns(header, [_postback(each) for each in found], minor)
+    rows = [_postback(each) for each in found]
+    for name, cells in (("lost", [*map(_lost, found)]), ("adjustment", [*map(_adjustment, found)])):
+        if any(cell != "-" for cell in cells):
+            header = (*header[:3], name, *header[3:])
+            rows = [(*row[:3], cell, *row[3:]) for row, cell in zip(rows, cells, strict=True)]
+    minor = ("conversion", "verdict", "attempts", "value", "due (UTC)", "order", "adjustment")
+    return Columns(header, rows, tuple(name for name in minor if name in header))
+
+
+def _adjustment(each: FoundPostback) -> str:
+    return "-" if each.adjusts is None else f"{each.adjustment} of {show('pb', each.adjusts)}"
+
+
+def _lost(each: FoundPostback) -> str:
+    if each.lost_at is None:
+        return "-"
+    return "no value" if each.lost is None else money(each.lost, each.currency)
 
 
 def _postback(each: FoundPostback) -> tuple[str, ...]:

@@ -67,6 +67,7 @@ def conversion_json(conversion: ConversionRecord) -> Json:
         "received_at": instant(conversion.received_at),
         "net_value": amount(conversion.net_value),
         "routed": conversion.routed,
+        "outcomes": list(conversion.outcomes),
         "unrouted_reason": conversion.unrouted_reason,
     }
 
@@ -118,6 +119,7 @@ def _postback(postback: PostbackRecord, life: Life) -> Json:
         "void_reason": postback.void_reason,
         "reason": postback.reason,
         "duplicate_of": None if duplicate_of is None else show("pb", duplicate_of),
+        **_correction(postback),
         "attempts": [attempt_json(attempt) for attempt in postback.attempts],
     }
 
@@ -210,6 +212,19 @@ def found_json(found: FoundPostback) -> Json:
         "status_code": found.status_code,
         "verdict": None if found.verdict is None else found.verdict.value,
         "reason": found.reason,
+        "outcomes": list(found.outcomes),
+        **_correction(found),
+    }
+
+
+def _correction(of: PostbackRecord | FoundPostback) -> Json:
+    return {
+        "adjustment": of.adjustment,
+        "adjusts": None if of.adjusts is None else show("pb", of.adjusts),
+        "reported": amount(of.reported),
+        "retracted_at": instant(of.retracted_at),
+        "lost": amount(of.lost),
+        "lost_at": instant(of.lost_at),
     }
 
 

@@ -23,10 +23,11 @@ from schemas.event import ConversionEvent, read_stored
 from schemas.exchange import Failure, FailureKind, Hop
 from schemas.lifecycle import State
 from schemas.problem import Problem
+from schemas.signals import names
 from schemas.verdict import VerdictKind
 
 _CONVERSION = text("""
-    SELECT id, event::text AS event, received_at, net_value, routed, unrouted_reason, now() AS now
+    SELECT id, event::text AS event, received_at, net_value, outcomes, routed, unrouted_reason, now() AS now
     FROM conversions WHERE id = :id""")
 
 _POSTBACKS = text("""
@@ -54,6 +55,7 @@ _HOPS = text("""
     SELECT * FROM hops
     WHERE attempt_id = ANY(:ids) AND intent_at BETWEEN :first AND :last ORDER BY attempt_id, number""")
 
+# Those of its order; of several rebills under one, not every signal is about each.
 _SIGNALS = text("""
     SELECT id, event::text AS event, received_at, status, outcome FROM signals
     WHERE conversion_event_id = :event_id OR (order_id = :order_id AND conversion_event_id IS NULL)
@@ -76,12 +78,19 @@ def read_life(engine: Engine, conversion_id: int) -> Life | None:
         event = read_stored(row.event)
         assert isinstance(event, ConversionEvent)
         named = {"event_id": event.event_id, "order_id": event.order_id, "source": event.source}
+        signals = map(signal_record, connection.execute(_SIGNALS, named))
         return Life(
             now=row.now,
             conversion=ConversionRecord(
-                row.id, event, row.received_at, row.net_value, row.routed, row.unrouted_reason
+                row.id,
+                event,
+                row.received_at,
+                row.net_value,
+                row.routed,
+                row.unrouted_reason,
+                tuple(row.outcomes),
             ),
-            signals=tuple(map(signal_record, connection.execute(_SIGNALS, named))),
+            signals=tuple(signal for signal in signals if names(signal.event, event)),
             postbacks=_postbacks(connection, conversion_id),
             repeats=tuple(map(reject_record, connection.execute(_REPEATS, named))),
         )
@@ -115,6 +124,14 @@ def _postbacks(connection: Connection, conversion_id: int) -> tuple[PostbackReco
             reason=row.reason,
             duplicate_of=row.duplicate_of,
             attempts=tuple(attempts[row.id]),
+            adjustment=row.adjustment,
+            adjusts=row.adjusts,
+            adjustments=row.adjustments,
+            overtaken=row.overtaken,
+            reported=row.reported,
+            retracted_at=row.retracted_at,
+            lost=row.lost,
+            lost_at=row.lost_at,
         )
         for row in rows
     )

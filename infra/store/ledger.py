@@ -124,7 +124,7 @@ _POSTBACKS = """
 
 _AMOUNTS = """
     SELECT c.currency, p.state, count(*) AS postbacks, sum(c.value) AS value,
-        sum(CASE WHEN p.state = 'voided' OR 'refund' = ANY(c.outcomes) THEN 0
+        sum(CASE WHEN p.state = 'voided' THEN 0
             WHEN p.lost IS NOT NULL
                 THEN CASE WHEN p.retracted_at IS NULL THEN coalesce(p.reported, c.value) ELSE 0 END - p.lost
             WHEN p.retracted_at IS NOT NULL THEN 0 ELSE c.net_value END) AS net

@@ -11,13 +11,18 @@ from schemas.destination import DestinationVersion
 from schemas.event import ConversionEvent, Signal
 from schemas.exchange import Hop
 from schemas.lifecycle import State
+from schemas.network import AdjustmentKind
 from schemas.problem import Problem
+from schemas.signals import Outcome as Standing
 from schemas.verdict import VerdictKind
 
 
 @dataclass(frozen=True, slots=True)
 class ConversionRecord:
-    """A conversion as it stands. ``routed`` counts its postbacks; without any, ``unrouted_reason`` says why."""
+    """A conversion as it stands. ``routed`` counts its postbacks; without any, ``unrouted_reason`` says why.
+
+    ``net_value`` and ``outcomes`` are what its signals come to.
+    """
 
     id: int
     event: ConversionEvent
@@ -25,6 +30,7 @@ class ConversionRecord:
     net_value: Decimal | None
     routed: int
     unrouted_reason: str | None
+    outcomes: tuple[Standing, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,6 +118,21 @@ class PostbackRecord:
     attempts: tuple[AttemptRecord, ...]
     by_hand: bool = False
     """Whether it waits for ``holdfire release --due`` once its window has ended; ``due_at`` is None then."""
+    adjustment: AdjustmentKind | None = None
+    """Of a correction."""
+    adjusts: int | None = None
+    """Of a correction: id of the delivered postback that it corrects."""
+    adjustments: int = 0
+    """How many corrections of it were ordered."""
+    overtaken: bool = False
+    """Whether a signal came while an attempt was on the wire."""
+    reported: Decimal | None = None
+    """What the network was told last, where that is not the conversion's own value; of a correction what it told."""
+    retracted_at: datetime | None = None
+    """When the network was told that nothing stands."""
+    lost: Decimal | None = None
+    """What the network shows too much and cannot be told, negative for too little; None also without a value."""
+    lost_at: datetime | None = None
 
     @property
     def last_attempt(self) -> AttemptRecord | None:
@@ -155,3 +176,10 @@ class FoundPostback:
     status_code: int | None
     verdict: VerdictKind | None
     reason: str | None
+    outcomes: tuple[Standing, ...]
+    adjustment: AdjustmentKind | None
+    adjusts: int | None
+    reported: Decimal | None
+    retracted_at: datetime | None
+    lost: Decimal | None
+    lost_at: datetime | None

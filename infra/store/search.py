@@ -16,9 +16,11 @@ from sqlalchemy import Connection, Engine, Row, text
 from infra.db.snapshot import snapshot
 from infra.store.clicks import indexed
 from infra.store.evidence import reject_record, signal_record
+from infra.store.naming import conversions_named
 from infra.store.records import ConversionRecord, FoundPostback, RejectRecord, SignalRecord
 from schemas.event import ConversionEvent, read_stored
 from schemas.lifecycle import State
+from schemas.signals import names
 from schemas.verdict import VerdictKind
 
 T = TypeVar("T")
@@ -42,6 +44,10 @@ class Criteria:
     until: datetime | None = None
     status_codes: tuple[int, int] | None = None
     verdict: VerdictKind | None = None
+    lost: bool | None = None
+    """Only what the network shows wrongly and cannot be told."""
+    adjustments: bool | None = None
+    """Only corrections of what was delivered."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,6 +82,8 @@ POSTBACK_CRITERIA = {
     "states": "p.state = ANY(:states)",
     "destination": "p.version_id IN (SELECT id FROM destination_versions WHERE destination = :destination)",
     "network": "p.version_id IN (SELECT id FROM destination_versions WHERE contract->'network'->>'slug' = :network)",
+    "lost": "p.id = ANY(ARRAY(SELECT l.id FROM postbacks l WHERE l.lost_at IS NOT NULL))",
+    "adjustments": "p.adjusts IS NOT NULL",
     **_OF_CONVERSIONS,
 }
 CONVERSION_CRITERIA = {
@@ -112,8 +120,9 @@ def find_postbacks(engine: Engine, criteria: Criteria, limit: int | None) -> Fou
     """Postbacks with their conversions. ``limit`` None lists all."""
     where, values = postback_conditions(criteria)
     columns = """p.id AS postback_id, p.conversion_id, p.state, p.release_at, nullif(p.due_at, 'infinity') AS due_at, p.attempts, p.reason,
-        v.destination, v.contract->'network'->>'slug' AS network, c.event_id, c.source, c.net_value, c.received_at,
-        c.event::text AS event, last.status_code, last.verdict"""
+        p.adjustment, p.adjusts, p.reported, p.retracted_at, p.lost, p.lost_at,
+        v.destination, v.contract->'network'->>'slug' AS network, c.event_id, c.source, c.net_value, c.outcomes,
+        c.received_at, c.event::text AS event, last.status_code, last.verdict"""
     tables = "postbacks p JOIN conversions c ON c.id = p.conversion_id"
     details = """JOIN destination_versions v ON v.id = p.version_id
         LEFT JOIN LATERAL (SELECT a.status_code, a.verdict FROM attempts a
@@ -133,7 +142,9 @@ def postback_conditions(criteria: Criteria) -> tuple[str, dict[str, Any]]:
 def find_unrouted(engine: Engine, criteria: Criteria, limit: int | None) -> Found[ConversionRecord]:
     """Conversions that no destination took, with the reason."""
     where, values = _where(criteria, CONVERSION_CRITERIA)
-    columns = "c.id, c.event::text AS event, c.received_at, c.net_value, c.routed, c.unrouted_reason"
+    columns = (
+        "c.id, c.event::text AS event, c.received_at, c.net_value, c.outcomes, c.routed, c.unrouted_reason"
+    )
     listing = _Listing(columns, "conversions c", "c.id", f"c.routed = 0 AND {where}")
     return _list(engine, listing, values, limit, _conversion)
 
@@ -174,12 +185,13 @@ def postback_of_attempt(engine: Engine, attempt_id: int) -> int | None:
 
 def conversions_of_signal(engine: Engine, signal_id: int) -> list[int]:
     """Ids of the conversions a signal names, oldest first; none while it waits for the first."""
-    query = text("""
-        SELECT c.id FROM signals s JOIN conversions c ON c.event_id = s.conversion_event_id WHERE s.id = :id
-        UNION
-        SELECT c.id FROM signals s JOIN conversions c ON c.order_id = s.order_id
-        WHERE s.id = :id AND s.conversion_event_id IS NULL ORDER BY 1""")
-    return _ids(engine, query, {"id": signal_id})
+    query = text("SELECT event::text AS event FROM signals WHERE id = :id")
+    with snapshot(engine) as connection:
+        row = connection.execute(query, {"id": signal_id}).one_or_none()
+        signal = None if row is None else read_stored(row.event)
+        if signal is None or isinstance(signal, ConversionEvent):
+            return []
+        return [each.id for each in conversions_named(connection, [signal]) if names(signal, each)]
 
 
 @dataclass(frozen=True, slots=True)
@@ -232,7 +244,15 @@ def _ids(engine: Engine, query: Any, values: dict[str, Any]) -> list[int]:
 def _conversion(row: Row[Any]) -> ConversionRecord:
     event = read_stored(row.event)
     assert isinstance(event, ConversionEvent)
-    return ConversionRecord(row.id, event, row.received_at, row.net_value, row.routed, row.unrouted_reason)
+    return ConversionRecord(
+        row.id,
+        event,
+        row.received_at,
+        row.net_value,
+        row.routed,
+        row.unrouted_reason,
+        tuple(row.outcomes),
+    )
 
 
 def _postback(row: Row[Any]) -> FoundPostback:
@@ -260,4 +280,11 @@ def _postback(row: Row[Any]) -> FoundPostback:
         status_code=row.status_code,
         verdict=None if row.verdict is None else VerdictKind(row.verdict),
         reason=row.reason,
+        outcomes=tuple(row.outcomes),
+        adjustment=row.adjustment,
+        adjusts=row.adjusts,
+        reported=row.reported,
+        retracted_at=row.retracted_at,
+        lost=row.lost,
+        lost_at=row.lost_at,
     )

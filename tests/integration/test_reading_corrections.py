@@ -16,6 +16,7 @@ from typer.testing import CliRunner, Result
 from infra.db.engine import open_engine
 from infra.sink import SinkThread
 from infra.store.ledger import Loss, read_ledger
+from infra.store.search import Criteria, postback_conditions
 from investigations import cli
 from schemas.lifecycle import State
 from tests.integration.ground import Ground, cleared, contract, conversion, generic_url, signal
@@ -72,6 +73,11 @@ def ground(engine: Engine) -> Iterator[Ground]:
             signal("credit_check", "d-declined", "declined", outcome="declined"),
             signal("credit_check", "v-reviewed", "reviewed", outcome="review"),
         )
+        rebills = [
+            conversion(f"rebill-{n}", name="rebill", order_id="rebills", sequence=n, partner_id="p")
+            for n in (1, 2)
+        ]
+        ground.take(*rebills, signal("refund", "r-rebill", "rebills", sequence=2))
     return ground
 
 
@@ -157,3 +163,67 @@ def test_the_ledger_names_what_cannot_be_of_a_correction(
     wrong = {entry.key for entry in read_ledger(spoiled).entries if not entry.balances}
     spoiled.dispose()
     assert key in wrong
+
+
+def found(run: Run, *arguments: str) -> dict[str, Any]:
+    result = run("find", *arguments, "--json")
+    assert result.exit_code == 0, result.output
+    return {row["event_id"]: row for row in map(json.loads, result.stdout.splitlines())}
+
+
+def test_find_lists_what_is_lost_with_its_amount(ground: Ground, run: Run) -> None:
+    """Whatever the reason: the network takes no corrections, or refused this one."""
+    rows = found(run, "--lost")
+    assert {event: row["lost"] for event, row in rows.items()} == {
+        "missed": "49.90",
+        "partly": "9.90",
+        "refused": "49.90",
+        "lead": None,
+    }
+    assert all(row["lost_at"] for row in rows.values())
+    assert rows["missed"]["outcomes"] == ["cancel"]
+    assert "lead" in found(run, "--lost", "--destination", "leads")
+    assert set(found(run, "--lost", "--state", "held")) == set()
+
+
+def test_find_lists_corrections_apart(ground: Ground, run: Run) -> None:
+    """Each names what it corrects and what it told."""
+    rows = found(run, "--adjustments")
+    assert set(rows) == {"asked", "undone", "restated", "retracted", "refused"}
+    restated = rows["restated"]
+    assert (restated["adjustment"], restated["reported"]) == ("restatement", "39.90")
+    assert restated["adjusts"] == f"pb_{original(ground, 'restated')}"
+    assert set(found(run, "--adjustments", "--state", "held")) == {"asked"}
+
+
+def test_find_shows_losses_and_corrections_only_where_there_are_any(ground: Ground, run: Run) -> None:
+    """Their columns take no room in a listing that has none."""
+    assert {"lost", "adjustment"}.isdisjoint(run("find", "--destination", "credit").stdout.split())
+    assert re.search(r"delivered +49\.90 EUR +silent", run("find", "--lost").stdout)
+    held = run("find", "--adjustments", "--state", "held").stdout
+    assert f"retraction of pb_{original(ground, 'asked')}" in held
+
+
+@pytest.mark.parametrize("option", ["--lost", "--adjustments"])
+def test_find_refuses_to_look_for_corrections_among_what_is_no_postback(run: Run, option: str) -> None:
+    """It is never quietly left out."""
+    result = run("find", "--signals", option)
+    assert f"{option} does not apply to --signals" in str(result.exception)
+
+
+def test_find_meets_losses_by_their_own_index(ground: Ground) -> None:
+    """However many postbacks there are, a loss that is long ago is not looked for among them all."""
+    where, _ = postback_conditions(Criteria(lost=True))
+    with ground.engine.begin() as connection:
+        connection.execute(text("SET LOCAL enable_seqscan = off"))
+        plan = connection.execute(text(f"EXPLAIN SELECT p.id FROM postbacks p WHERE {where}")).scalars()
+        assert "postbacks_lost_at" in "\n".join(plan)
+
+
+def test_a_signal_is_told_only_with_the_rebill_that_it_names(run: Run) -> None:
+    """Rebills share their order id; a refund of the second is no part of the first one's life."""
+    assert "r-rebill" not in run("trail", "rebill-1").stdout
+    assert "r-rebill" in run("trail", "rebill-2").stdout
+    by_signal = [json.loads(row) for row in run("trail", "r-rebill", "--json").stdout.splitlines()]
+    lives = [row["conversion"]["event"]["event_id"] for row in by_signal if "conversion" in row]
+    assert lives == ["rebill-2"]
