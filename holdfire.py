@@ -30,7 +30,13 @@ MENU: dict[str, Entry] = {
     "up": Entry("workers.cli", _RUN, "Run everything and stay up."),
     "work": Entry("workers.cli", _RUN, "Run one worker process: intake, release passes and firing."),
     "clock": Entry("workers.cli", _RUN, "Run one clock: ticks for releasing, rescuing and housekeeping."),
-    "release": Entry("workers.cli", _RUN, "Release all that is due now."),
+    "release": Entry(
+        "workers.by_hand",
+        _RUN,
+        "Release what is due, in a pass; or, by hand and with a reason, what is held.",
+    ),
+    "void": Entry("workers.by_hand", _RUN, "Void postbacks by hand: they never fire."),
+    "extend": Entry("workers.by_hand", _RUN, "Extend the windows of held postbacks by hand."),
     "enqueue": Entry("producers.cli", _SEND, "Send a file of events, and see to it that they are committed."),
     "migrate": Entry("infra.db.cli", _SET_UP, "Bring the database's tables to this version."),
     "destinations": Entry(

@@ -5,9 +5,10 @@ from __future__ import annotations
 from datetime import datetime, timedelta
 
 from infra.store.records import PostbackRecord
-from investigations.words import clock, span
+from investigations.words import clock, span, taken_back
 from schemas.ids import show
 from schemas.lifecycle import State
+from schemas.signals import VoidReason
 
 _OVERDUE = timedelta(seconds=30)
 """Later than this, somebody should look whether anything runs."""
@@ -35,15 +36,26 @@ def _settled(postback: PostbackRecord) -> str:
         case State.DELIVERED:
             words = _delivered(postback)
         case State.VOIDED:
-            words = f"nothing: voided as {postback.void_reason}, it never fires"
+            words = f"nothing: {_voided(postback)}, it never fires"
         case State.DUPLICATE:
             first = show("pb", postback.duplicate_of) if postback.duplicate_of else "an earlier postback"
             words = f"nothing: duplicate of {first}, which the network would take for the same"
+            if postback.void_reason:
+                words += f"; voided {taken_back(postback.void_reason)}, it never takes its place"
         case _:
             words = (
                 f"nothing: {postback.reason or 'the age limit of the network passed before it could fire'}"
             )
     return words
+
+
+def _voided(postback: PostbackRecord) -> str:
+    """A person's own words, where a person did it."""
+    by_hand = postback.void_reason == VoidReason.BY_HAND and postback.reason not in {
+        None,
+        postback.void_reason,
+    }
+    return str(postback.reason) if by_hand else f"voided {taken_back(postback.void_reason)}"
 
 
 def _waiting(postback: PostbackRecord, now: datetime) -> str:
@@ -79,7 +91,11 @@ def _firing(postback: PostbackRecord, now: datetime) -> str:
     attempt = postback.last_attempt
     number = f"attempt {postback.attempts_made}"
     since = f" since {clock(attempt.intent_at)} UTC ({span(now - attempt.intent_at)})" if attempt else ""
-    wish = f"; if it fails no other is made ({postback.void_reason})" if postback.void_reason else ""
+    wish = (
+        f"; if it fails no other is made (voided {taken_back(postback.void_reason)})"
+        if postback.void_reason
+        else ""
+    )
     if postback.due_at is not None and postback.due_at < now:
         worker = f" {attempt.worker}" if attempt else ""
         return f"{number} is without an outcome{since}: its worker{worker} fell silent, rescue will settle it{wish}"
@@ -95,5 +111,5 @@ def _delivered(postback: PostbackRecord) -> str:
     if postback.version.contract.network.delivered_means == "tried":
         words += "; this network answers the same when it counted nothing"
     if postback.void_reason:
-        words += f"; it was {postback.void_reason} too late to stop it"
+        words += f"; it was voided {taken_back(postback.void_reason)} too late to stop it"
     return words

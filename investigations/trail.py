@@ -7,8 +7,18 @@ from dataclasses import dataclass
 from datetime import datetime
 from urllib.parse import urlsplit
 
-from infra.store.records import AttemptRecord, Life, PostbackRecord, RejectRecord, SignalRecord
-from investigations.words import clock, milliseconds, money, sha256, span, visible, visible_bytes
+from infra.store.records import ActRecord, AttemptRecord, Life, PostbackRecord, RejectRecord, SignalRecord
+from investigations.words import (
+    clock,
+    milliseconds,
+    money,
+    sha256,
+    span,
+    taken_back,
+    visible,
+    visible_bytes,
+)
+from schemas.by_hand import Act
 from schemas.conversion import click_id_for
 from schemas.durations import show as duration
 from schemas.event import ChargebackSignal, ConversionEvent, CreditCheckSignal, RefundSignal, Signal
@@ -35,6 +45,7 @@ def moments(life: Life) -> list[Moment]:
         *_arrival(life),
         *(_signal(life, signal) for signal in life.signals),
         *map(_repeat, life.repeats),
+        *map(_act, life.acts),
     ]
     for postback in life.postbacks:
         found += _postback(life, postback)
@@ -95,6 +106,27 @@ def _repeat(reject: RejectRecord) -> Moment:
     )
 
 
+def _act(act: ActRecord) -> Moment:
+    who, why = visible(act.who), visible(act.reason)
+    subject = show("pb", act.postback_id)
+    match act.act:
+        case Act.VOID:
+            wish = {
+                State.FIRING: " (an attempt was on the wire: if it failed, no other was to be made)",
+                State.DUPLICATE: " (it never takes the place of the first)",
+            }
+            text = f"voided by {who}: {why}{wish.get(act.state, '') if act.wish else ''}"
+            return Moment(act.at, subject, "voided_by_hand", text, style="magenta")
+        case Act.EXTEND:
+            text = f"extended by {who} from {clock(act.before)} to {clock(act.after)} UTC: {why}"
+            return Moment(act.at, subject, "extended_by_hand", text, style="cyan")
+        case Act.RELEASE:
+            early = f", {span(act.before - act.at)} before its window's end" if act.before > act.after else ""
+            return Moment(
+                act.at, subject, "released_by_hand", f"released by {who}{early}: {why}", style="cyan"
+            )
+
+
 def _postback(life: Life, postback: PostbackRecord) -> Iterator[Moment]:
     subject = show("pb", postback.id)
     closed_at = postback.settled_at if not postback.attempts_made else None
@@ -105,18 +137,28 @@ def _postback(life: Life, postback: PostbackRecord) -> Iterator[Moment]:
         and open_until_then
         and postback.release_at <= life.now
         and postback.state is not State.DUPLICATE
+        and not _let_go_early(life, postback)
     ):
         yield Moment(postback.release_at, subject, "released", "its window ended: due")
     for attempt in postback.attempts:
         yield _attempt(postback, attempt, life.conversion.event)
     last = postback.last_attempt
     by_attempt = last is not None and last.outcome is not None and last.outcome.state is postback.state
-    if postback.settled_at is not None and not by_attempt:
+    told = postback.state is State.VOIDED and any(
+        not each.wish for each in life.acts_on(postback.id, Act.VOID)
+    )
+    if postback.settled_at is not None and not by_attempt and not told:
         words = {
-            State.VOIDED: f"voided as {postback.void_reason}: it never fires",
+            State.VOIDED: f"voided {taken_back(postback.void_reason)}: it never fires",
             State.DUPLICATE: f"set aside: {postback.reason}",
         }.get(postback.state, f"{postback.state}: {postback.reason}")
         yield Moment(postback.settled_at, subject, postback.state.value, visible(words), style="magenta")
+
+
+def _let_go_early(life: Life, postback: PostbackRecord) -> bool:
+    """Whether a person ended the window that it has now: that moment is told by itself."""
+    acts = life.acts_on(postback.id, Act.RELEASE)
+    return any(act.after == postback.release_at and act.before > act.after for act in acts)
 
 
 def _attempt(postback: PostbackRecord, attempt: AttemptRecord, event: ConversionEvent) -> Moment:

@@ -9,6 +9,7 @@ from decimal import Decimal
 from itertools import pairwise
 
 from schemas.money import plain
+from schemas.signals import VoidReason
 
 _UNITS = (("d", 86_400), ("h", 3_600), ("min", 60), ("s", 1))
 
@@ -54,6 +55,13 @@ def milliseconds(value: float | None) -> str:
 
 def money(amount: Decimal | None, currency: str | None) -> str:
     return "no value" if amount is None else f"{plain(amount)} {currency}"
+
+
+def taken_back(void_reason: str | None) -> str:
+    """Why something is voided, as it reads after that word: ``as refunded``, ``by hand``."""
+    if void_reason == VoidReason.BY_HAND:
+        return "by hand"
+    return f"as {void_reason}".replace("_", " ")
 
 
 def visible(text: str) -> str:

@@ -68,6 +68,8 @@ class Gated:
     asked_since: datetime | None = None
     confirmed_at: datetime | None = None
     """When the service last said that it may."""
+    let_go: bool = False
+    """Whether a person released it by hand: that is the decision that its policy waits for."""
 
     @property
     def trigger(self) -> Trigger:

@@ -1,4 +1,4 @@
-"""The workers' commands: ``work`` runs one worker process, ``clock`` one beat, ``release`` one release pass."""
+"""The workers' commands: ``work`` runs one worker process, ``clock`` one beat; and one release pass."""
 
 from __future__ import annotations
 
@@ -37,7 +37,6 @@ THREADS = 4
 def register(app: typer.Typer) -> None:
     app.command("work")(work)
     app.command("clock")(clock)
-    app.command("release")(release)
     app.command("up")(up)
 
 
@@ -85,25 +84,15 @@ def clock() -> None:
         urls.release()
 
 
-def release(
-    due: Annotated[
-        bool, typer.Option("--due", help='First let go what is due where release = "manual".')
-    ] = False,
-    destination: Annotated[
-        str | None, typer.Option(help="Let go only this destination's; goes with --due.")
-    ] = None,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only say how much is due.")] = False,
-) -> None:
-    """Release all that is due now, for those whose own scheduler drives the releases. Safe side by side.
+def release_pass(*, due: bool, destination: str | None, dry_run: bool) -> None:
+    """Release all that is due now; with ``due`` first let go what waits for it, of ``destination`` or of all.
 
-    First takes back what dead workers held. Exits 1 if something stays due because no worker takes it.
+    First takes back what dead workers held. Safe side by side. Exits 1 if something stays due because no worker takes it.
     """
     from workers.releasing import release_all  # noqa: PLC0415 — the commands start fast
     from workers.rescuing import rescue  # noqa: PLC0415 — the commands start fast
     from workers.tasks import hint  # noqa: PLC0415 — the commands start fast
 
-    if destination is not None and not due:
-        raise typer.BadParameter("--destination goes with --due. Add --due")
     _, urls = _open()
     app, runtime = create_app(urls.database_url, urls.broker_url)
     try:

@@ -108,7 +108,8 @@ def _prepare(gated: Gated, account: Account | SecretError) -> Prepared | Stopped
     amounts = _correcting(gated, correction, contract) if correction else _Amounts(gated.net_value)
     if amounts is None:
         return Stopped(gated, State.VOIDED, "nothing is left to correct", void_reason=VoidReason.WITHDRAWN)
-    if correction is None and policy.needs_decision and "credit_check.approved" not in gated.outcomes:
+    undecided = policy.needs_decision and "credit_check.approved" not in gated.outcomes and not gated.let_go
+    if correction is None and undecided:
         reason = "no credit decision came within its window"
         return Stopped(gated, State.VOIDED, reason, void_reason=VoidReason.UNCONFIRMED)
     settings = contract.defaults_for(gated.adjustment) | account.settings

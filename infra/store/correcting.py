@@ -204,7 +204,7 @@ def after_settling(
 ) -> dict[int, FollowUp]:
     """Follow up on postbacks that have just ended: delivered ones that a signal overtook, and adjustments.
 
-    ``rows`` have ``id, state, adjusts`` and ``overtaken``. Returns what ``look_again`` does.
+    ``rows`` have ``id, state, adjusts, overtaken`` and ``void_reason``. Returns what ``look_again`` does.
     """
     told = [row for row in rows if row.adjusts is not None and row.state == "delivered"]
     if told:
@@ -222,4 +222,5 @@ def after_settling(
     overtaken = [row.id for row in rows if row.adjusts is None and row.state == "delivered"]
     # One that a signal overtook did not tell what stands now, so what stands now has not been tried.
     failed = {row.adjusts for row in ended if row.state not in {"delivered", "voided"} and not row.overtaken}
+    failed |= {row.adjusts for row in ended if row.state == "voided" and row.void_reason == "by_hand"}
     return look_again(connection, sorted({*overtaken, *(row.adjusts for row in ended)}), version, failed)

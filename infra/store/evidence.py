@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
+from datetime import datetime
 from typing import Any
 
 from sqlalchemy import Connection, Engine, Row, text
 
 from infra.db.snapshot import snapshot
 from infra.store.records import (
+    ActRecord,
     AttemptRecord,
     ConversionRecord,
     Life,
@@ -18,6 +20,7 @@ from infra.store.records import (
     RejectRecord,
     SignalRecord,
 )
+from schemas.by_hand import Act
 from schemas.destination import Contract, DestinationVersion
 from schemas.event import ConversionEvent, read_stored
 from schemas.exchange import Failure, FailureKind, Hop
@@ -69,6 +72,12 @@ _REPEATS = text("""
     WHERE event_id = :event_id AND source = :source ORDER BY received_at, id""")
 
 
+_ACTS = text("""
+    SELECT at, who, action, detail, postback_id FROM audit
+    WHERE postback_id IN (SELECT id FROM postbacks WHERE conversion_id = :id)
+        AND action IN ('postback.void', 'postback.extend', 'postback.release') ORDER BY id""")
+
+
 def read_life(engine: Engine, conversion_id: int) -> Life | None:
     """Everything about one conversion, or None if there is none with this id."""
     with snapshot(engine) as connection:
@@ -93,6 +102,7 @@ def read_life(engine: Engine, conversion_id: int) -> Life | None:
             signals=tuple(signal for signal in signals if names(signal.event, event)),
             postbacks=_postbacks(connection, conversion_id),
             repeats=tuple(map(reject_record, connection.execute(_REPEATS, named))),
+            acts=tuple(map(_act, connection.execute(_ACTS, {"id": conversion_id}))),
         )
 
 
@@ -228,6 +238,21 @@ def signal_record(row: Row[Any]) -> SignalRecord:
     event = read_stored(row.event)
     assert not isinstance(event, ConversionEvent)
     return SignalRecord(row.id, event, row.received_at, row.status, row.outcome)
+
+
+def _act(row: Row[Any]) -> ActRecord:
+    detail = row.detail
+    return ActRecord(
+        at=row.at,
+        postback_id=row.postback_id,
+        act=Act(row.action.removeprefix("postback.")),
+        who=row.who,
+        reason=detail["reason"],
+        state=State(detail["state"]),
+        wish=detail["wish"],
+        before=datetime.fromisoformat(detail["from"]),
+        after=datetime.fromisoformat(detail["to"]),
+    )
 
 
 def reject_record(row: Row[Any]) -> RejectRecord:

@@ -42,7 +42,7 @@ _LOCK_LEASED = text("""
 _READ_LEASED = text("""
     SELECT p.id, p.version_id, p.attempts, p.had_unknown, p.first_attempt_at, p.expires_at, c.net_value, c.outcomes,
         c.value, c.event::text AS event, nextval('attempt_ids') AS attempt_id, now() AS now, p.asked, p.asked_since,
-        p.confirmed_at, p.adjustment, o.reported, o.retracted_at IS NOT NULL AS retracted,
+        p.confirmed_at, p.let_go_at IS NOT NULL AS let_go, p.adjustment, o.reported, o.retracted_at IS NOT NULL AS retracted,
         o.void_reason = 'by_hand' AS by_hand
     FROM postbacks p JOIN conversions c ON c.id = p.conversion_id LEFT JOIN postbacks o ON o.id = p.adjusts
     WHERE p.id = ANY(:ids) ORDER BY p.id""")
@@ -89,13 +89,15 @@ _SETTLE = text("""
     FROM json_to_recordset(:rows) AS r(id bigint, token bigint, state text, next_attempt_at timestamptz,
         reason text, unknown boolean, told numeric)
     WHERE p.id = r.id AND p.state = 'firing' AND p.lease_token = r.token
-    RETURNING p.id, p.state, p.adjusts, p.overtaken, p.void_reason IS NOT NULL AS wished""")
+    RETURNING p.id, p.state, p.adjusts, p.overtaken, p.void_reason, p.void_reason IS NOT NULL AS wished""")
 
 _LOCK_CORRECTED = text("""
     SELECT id FROM postbacks WHERE id = ANY(ARRAY(SELECT adjusts FROM postbacks WHERE id = ANY(:ids)))
     ORDER BY id FOR UPDATE""")
 
-_ENDED = text("SELECT id, state, adjusts, overtaken FROM postbacks WHERE id = ANY(:ids) ORDER BY id")
+_ENDED = text(
+    "SELECT id, state, adjusts, overtaken, void_reason FROM postbacks WHERE id = ANY(:ids) ORDER BY id"
+)
 
 _LOCK_LOST = text("""
     SELECT p.id, p.lease_token, p.attempt_id, p.attempts, p.version_id, p.first_attempt_at, p.expires_at,
@@ -174,6 +176,7 @@ def gate(  # noqa: PLR0913 — what is claimed, by whom, for how long, and how i
                     asked=row.asked,
                     asked_since=row.asked_since,
                     confirmed_at=row.confirmed_at,
+                    let_go=row.let_go,
                 )
             )
             for row in rows

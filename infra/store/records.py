@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from decimal import Decimal
 
+from schemas.by_hand import Act
 from schemas.destination import DestinationVersion
 from schemas.event import ConversionEvent, Signal
 from schemas.exchange import Hop
@@ -140,6 +141,23 @@ class PostbackRecord:
 
 
 @dataclass(frozen=True, slots=True)
+class ActRecord:
+    """What a person did to a postback by hand, who and why; its window's end ``before`` and ``after`` it."""
+
+    at: datetime
+    postback_id: int
+    act: Act
+    who: str
+    reason: str
+    state: State
+    """The postback's, before."""
+    wish: bool
+    """It could not be voided at once."""
+    before: datetime
+    after: datetime
+
+
+@dataclass(frozen=True, slots=True)
 class Life:
     """All that is known of one conversion, as of ``now`` by the database's clock, read in one snapshot."""
 
@@ -149,6 +167,11 @@ class Life:
     postbacks: tuple[PostbackRecord, ...]
     repeats: tuple[RejectRecord, ...]
     """Later events with the same source and event id: refused, as duplicates or for another reason."""
+    acts: tuple[ActRecord, ...] = ()
+    """What people did by hand, oldest first."""
+
+    def acts_on(self, postback_id: int, act: Act) -> list[ActRecord]:
+        return [each for each in self.acts if each.postback_id == postback_id and each.act is act]
 
 
 @dataclass(frozen=True, slots=True)

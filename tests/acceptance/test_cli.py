@@ -342,3 +342,46 @@ def test_release_says_what_is_due_and_what_it_released(run: Run, engine: Engine)
     with engine.begin() as connection:
         connection.execute(text("UPDATE postbacks SET due_at = now() WHERE state = 'leased'"))
     assert run("release").stdout == "Released 1.\n"
+
+
+def test_what_is_held_is_extended_released_and_voided_by_hand(run: Run, engine: Engine) -> None:
+    """Three orders, three acts, each told by the trail with who did it and why."""
+    assert run("migrate").returncode == 0
+    assert run("destinations", "apply", "--yes").returncode == 0
+    events = [
+        {
+            "version": 1,
+            "type": "conversion",
+            "event_id": f"hand:{number}",
+            "source": "shop",
+            "name": "purchase",
+            "occurred_at": datetime.now(UTC).isoformat(),
+            "order_id": f"hand-{number}",
+            "click_ids": {"xandr": f"token-hand-{number}"},
+        }
+        for number in range(3)
+    ]
+    take_message(engine, Destinations(engine), "message-hand", events, datetime.now(UTC))
+    assert run("void", "--source", "shop").returncode == 2
+    dry = run("void", "--source", "shop", "--dry-run")
+    assert (dry.returncode, dry.stdout.splitlines()[-2:]) == (
+        0,
+        ["Would void 3: 3 held.", "Nothing was changed."],
+    )
+    acts = [
+        (("extend", "--by", "7d"), "extended by anna from "),
+        (("release",), "released by anna, 13 d 23 h before its window's end: "),
+        (("void",), "voided by anna: "),
+    ]
+    for number, (arguments, words) in enumerate(acts):
+        event = f"hand:{number}"
+        done = run(*arguments, event, "--as", "anna", "--reason", "asked for")
+        assert (done.returncode, done.stderr) == (0, ""), done.stderr
+        trail = run("trail", event).stdout
+        assert words in trail
+        assert "asked for" in trail
+    assert run("release", "--dry-run").stdout.startswith("Due: 1,")
+    assert run("void", "hand:2", "--reason", "asked for").returncode == 1
+    assert run("void", "--reason", "all of it").stderr == (
+        "holdfire: void: name an ID or a filter; `holdfire find` shows what a filter finds\n"
+    )

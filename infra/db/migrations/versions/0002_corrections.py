@@ -16,6 +16,7 @@ ALTER TABLE conversions ADD COLUMN outcomes text[] NOT NULL DEFAULT '{}';
 # reported is what the network was last told, where that is not the conversion's own value. overtaken: a signal came
 # while an attempt was on the wire. lost is what the network shows too much (or, negative, too little) and cannot be
 # told; without a value lost_at stands alone. The asked columns are of the service that is asked before release.
+# let_go_at: a person released it by hand, which is the decision that its policy may wait for.
 POSTBACKS = """
 ALTER TABLE postbacks
     ADD COLUMN overtaken boolean NOT NULL DEFAULT false,
@@ -23,6 +24,7 @@ ALTER TABLE postbacks
     ADD COLUMN asked smallint NOT NULL DEFAULT 0,
     ADD COLUMN asked_since timestamptz,
     ADD COLUMN confirmed_at timestamptz,
+    ADD COLUMN let_go_at timestamptz,
     ADD COLUMN adjusts bigint,
     ADD COLUMN adjustment text CHECK (adjustment IN ('retraction', 'restatement')),
     ADD COLUMN reported numeric,
