@@ -36,6 +36,9 @@ _REMEDIES = {
     "hold_without_wait": "Add wait",
     "wait_without_hold": 'Remove wait, or use kind = "refund"',
     "timeout_without_decision": 'Remove on_timeout, or use kind = "credit_check"',
+    "release_without_decision": "Take it out of release_on",
+    "void_without_refund": 'Add "refund"',
+    "void_without_loss": 'Add "chargeback.lost"',
     "release_without_hold": "Remove release_on, or give the window a kind and its wait",
     "duration_shape": 'Write it like "30s", "15m", "6h" or "14d"',
 }

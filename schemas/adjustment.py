@@ -41,7 +41,12 @@ def stands(
     if void_reason == VoidReason.BY_HAND:
         return NOTHING
     voided = contract.destination.hold_for(conversion).void_reason(frozenset(outcomes))
-    return NOTHING if voided else Credit(counted=True, value=net_value)
+    return NOTHING if voided else credited(contract, net_value)
+
+
+def credited(contract: Contract, value: Decimal | None) -> Credit:
+    """What a network credits that was told a value: nobody tells one to a network whose postback carries none."""
+    return Credit(counted=True, value=value if contract.tells_value else None)
 
 
 def kind_of(contract: Contract, told: Credit, standing: Credit) -> AdjustmentKind | None:

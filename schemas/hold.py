@@ -101,6 +101,11 @@ class HoldPolicy(BaseModel):
             raise PydanticCustomError(
                 "release_without_hold", 'release_on is given, but kind = "none" does not wait'
             )
+        if self.kind == "credit_check" and "chargeback.won" in (self.release_on or ()):
+            raise PydanticCustomError(
+                "release_without_decision",
+                'release_on has "chargeback.won", but a won dispute is no credit decision. Leave it out',
+            )
         if "refund" not in self.void_on:
             raise PydanticCustomError(
                 "void_without_refund",

@@ -13,7 +13,7 @@ import structlog
 
 from infra.secrets import SecretError, read_secret
 from infra.version import VERSION
-from schemas.adjustment import NOTHING, Credit, kind_of, stands
+from schemas.adjustment import NOTHING, credited, kind_of, stands
 from schemas.auth import Auth, BearerAuth, HeaderAuth
 from schemas.conversion import event_values
 from schemas.destination import Contract, DestinationVersion
@@ -143,7 +143,7 @@ class _Amounts:
 
 def _correcting(gated: Gated, correction: Correction, contract: Contract) -> _Amounts | None:
     """What an adjustment tells, or None when what it is for needs no correction any more, or another one."""
-    told = NOTHING if correction.retracted else Credit(counted=True, value=correction.reported)
+    told = NOTHING if correction.retracted else credited(contract, correction.reported)
     wish = VoidReason.BY_HAND if correction.by_hand else None
     standing = stands(contract, gated.event, gated.net_value, gated.outcomes, wish)
     if told == standing or kind_of(contract, told, standing) != correction.kind:

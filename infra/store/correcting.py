@@ -12,7 +12,17 @@ from typing import Any
 from sqlalchemy import Connection, Row, text
 
 from infra.db.engine import as_json
-from schemas.adjustment import NOTHING, Adjusting, Correction, Credit, Delivered, correct, lost, stands
+from schemas.adjustment import (
+    NOTHING,
+    Adjusting,
+    Correction,
+    Credit,
+    Delivered,
+    correct,
+    credited,
+    lost,
+    stands,
+)
 from schemas.destination import Contract, DestinationVersion
 from schemas.lifecycle import State
 from schemas.network import AdjustmentKind
@@ -81,7 +91,7 @@ def look_again(
 
 def _look(row: Row[Any], contract: Contract, made: tuple[Adjusting, ...], *, failed: bool) -> _Looked:
     reported = row.value if row.reported is None else row.reported
-    told = NOTHING if row.retracted_at is not None else Credit(counted=True, value=reported)
+    told = NOTHING if row.retracted_at is not None else credited(contract, reported)
     standing = stands(contract, row, row.net_value, row.outcomes, row.void_reason)
     shown = lost(told, standing, row.value)
     delivered = Delivered(

@@ -298,3 +298,15 @@ def test_nothing_is_corrected_that_was_not_delivered(ground: Ground, sink: SinkT
     ground.take(refund("r"))
     assert (original(ground).state, adjustments(ground), original(ground).lost_at) == ("rejected", [], None)
     assert releasing.backlog(ground.engine).due == 0
+
+
+def test_a_network_that_is_told_no_value_has_none_wrong(ground: Ground, sink: SinkThread) -> None:
+    """Part of it went back, but nobody ever told the network an amount: nothing is lost, until all of it is."""
+    ground.apply(contract("d", f"{sink.url}/generic/p?click_id={{click_id}}"))
+    with ground.firing() as gun:
+        ground.take(conversion("e"))
+        gun.fire()
+    ground.take(refund("r1", "10.00"))
+    assert original(ground).lost_at is None
+    ground.take(refund("r2"))
+    assert (original(ground).lost, original(ground).lost_at is None) == (None, False)

@@ -12,6 +12,7 @@ from pydantic import ValidationError
 from schemas.calendars import BusinessDays, longest_gap
 from schemas.event import ConversionEvent
 from schemas.hold import HoldPolicy, HoldRule, release_at
+from schemas.signals import VoidReason
 
 
 def policy(**table: Any) -> HoldPolicy:
@@ -130,6 +131,16 @@ def test_a_tick_that_a_change_of_clocks_skips_or_doubles_comes_once(occurred: st
         ({"schedule": "0 6 * * *", "release": "manual"}, "two_schedulers"),
         ({"schedule": "0 6 * * *", "timezone": "Berlin"}, "time_zone"),
         ({"schedule": "0 6 * * *", "timezone": "../etc/passwd"}, "time_zone"),
+        ({"kind": "credit_check"}, "hold_without_wait"),
+        ({"kind": "refund", "wait": "1d", "on_timeout": "void"}, "timeout_without_decision"),
+        ({"release_on": ["chargeback.won"]}, "release_without_hold"),
+        (
+            {"kind": "credit_check", "wait": "1d", "release_on": ["chargeback.won"]},
+            "release_without_decision",
+        ),
+        ({"void_on": ["cancel"]}, "void_without_refund"),
+        ({"void_on": ["refund", "chargeback.opened"]}, "void_without_loss"),
+        ({"void_on": ["refund", "complaint"]}, "literal_error"),
     ],
 )
 def test_a_policy_that_cannot_be_is_refused_by_name(table: dict[str, Any], code: str) -> None:
@@ -145,6 +156,31 @@ def test_a_policy_is_written_as_it_is_read() -> None:
     assert hold.wait == BusinessDays(10)
     assert HoldPolicy.model_validate(hold.model_dump(mode="json")) == hold
     assert HoldPolicy.model_validate_json(hold.model_dump_json()) == hold
+
+
+@pytest.mark.parametrize(
+    ("table", "releases_on", "needs_decision"),
+    [
+        ({"kind": "refund", "wait": "1d"}, (), False),
+        ({"kind": "credit_check", "wait": "1d"}, ("credit_check.approved",), True),
+        ({"kind": "credit_check", "wait": "1d", "release_on": []}, (), True),
+        ({"kind": "credit_check", "wait": "1d", "on_timeout": "release"}, ("credit_check.approved",), False),
+        ({"kind": "refund", "wait": "1d", "release_on": ["chargeback.won"]}, ("chargeback.won",), False),
+    ],
+)
+def test_a_policy_says_what_ends_its_window(
+    table: dict[str, Any], releases_on: tuple[str, ...], *, needs_decision: bool
+) -> None:
+    """An approval does under a credit check if nothing is said, and without one its end voids if nothing is said."""
+    hold = policy(**table)
+    assert (hold.releases_on, hold.needs_decision) == (releases_on, needs_decision)
+
+
+def test_a_policy_takes_back_by_what_it_lists_and_names_the_first_reason() -> None:
+    hold = policy(kind="refund", wait="1d", void_on=["refund", "partial_refund", "chargeback.lost"])
+    assert hold.void_reason({"cancel", "chargeback.opened"}) is None
+    assert hold.void_reason({"chargeback.lost", "partial_refund"}) is VoidReason.REFUNDED
+    assert hold.void_reason({"chargeback.lost"}) is VoidReason.CHARGED_BACK
 
 
 def purchase(value: str | None, currency: str | None = "EUR", name: str = "purchase") -> ConversionEvent:
