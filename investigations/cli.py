@@ -16,12 +16,14 @@ from infra.store.evidence import read_life
 from infra.store.ledger import read_ledger
 from infra.store.search import Criteria
 from investigations.finding import find
-from investigations.jsonable import attempt_json, ledger_json, life_json, reject_json, signal_json
+from investigations.jsonable import attempt_json, check_json, ledger_json, life_json, reject_json, signal_json
 from investigations.ledger_page import ledger_page
-from investigations.lookup import Traces, UnknownIdError, by_criteria, by_id, one_attempt
+from investigations.lookup import Traces, UnknownIdError, by_criteria, by_id, one_attempt, one_check
 from investigations.page import line, print_json, say, show
 from investigations.trail_page import life_page, rejects_page, signals_page
+from investigations.transcript import check_transcript
 from investigations.transcript import transcript as transcript_lines
+from schemas.ids import parse
 
 NOT_FOUND = 1
 
@@ -35,7 +37,7 @@ def register(app: typer.Typer) -> None:
 def trail(  # noqa: PLR0913, PLR0917 — a command's options are its parameters
     identifier: Annotated[
         str | None,
-        typer.Argument(metavar="ID", help="cv_N, pb_N, at_N, sg_N or an event id.", show_default=False),
+        typer.Argument(metavar="ID", help="cv_N, pb_N, at_N, ck_N, sg_N or an event id.", show_default=False),
     ] = None,
     order: Order = None,
     click_id: ClickId = None,
@@ -88,7 +90,7 @@ def _show_traces(engine: Engine, traces: Traces, *, as_json: bool) -> None:
 
 def transcript(
     identifier: Annotated[
-        str, typer.Argument(metavar="at_N|pb_N", help="An attempt, or a postback's last one.")
+        str, typer.Argument(metavar="at_N|pb_N|ck_N", help="An attempt, a postback's last one, or a check.")
     ],
     attempt: Annotated[int | None, typer.Option(help="Which attempt of a postback, from 1.", min=1)] = None,
     as_json: AsJson = False,
@@ -97,17 +99,31 @@ def transcript(
 
     Fit to be sent to a network's support as it stands.
     """
+    parsed = parse(identifier)
+    if parsed is not None and parsed[0] == "ck":
+        _check_transcript(parsed[1], as_json=as_json)
+        return
     with open_store() as engine, _not_found():
         life, postback, found = one_attempt(engine, identifier, attempt)
     if as_json:
         print_json([attempt_json(found)])
         return
-    show(
-        Text(each, style=_TRANSCRIPT_STYLES.get(each[:1], ""))
-        for each in transcript_lines(life, postback, found)
-    )
+    _show_transcript(transcript_lines(life, postback, found))
     if identifier.startswith("pb_") and attempt is None and len(postback.attempts) > 1:
         say(f"This is attempt {found.number} of {len(postback.attempts)}; --attempt 1 shows the first.")
+
+
+def _check_transcript(number: int, *, as_json: bool) -> None:
+    with open_store() as engine, _not_found():
+        life, postback, check = one_check(engine, number)
+    if as_json:
+        print_json([check_json(check)])
+    else:
+        _show_transcript(check_transcript(life, postback, check))
+
+
+def _show_transcript(lines: Iterable[str]) -> None:
+    show(Text(each, style=_TRANSCRIPT_STYLES.get(each[:1], "")) for each in lines)
 
 
 _TRANSCRIPT_STYLES = {"#": "dim", "*": "dim", ">": "cyan", "<": "green"}

@@ -10,6 +10,7 @@ from typing import Any
 from infra.store.ledger import Ledger
 from infra.store.records import (
     AttemptRecord,
+    CheckRecord,
     ConversionRecord,
     FoundPostback,
     Life,
@@ -121,6 +122,7 @@ def _postback(postback: PostbackRecord, life: Life) -> Json:
         "duplicate_of": None if duplicate_of is None else show("pb", duplicate_of),
         **_correction(postback),
         "attempts": [attempt_json(attempt) for attempt in postback.attempts],
+        "checks": [check_json(check) for check in postback.checks],
     }
 
 
@@ -136,6 +138,27 @@ def attempt_json(attempt: AttemptRecord) -> Json:
         **(dict.fromkeys(OUTCOME_FIELDS) if attempt.outcome is None else _outcome(attempt.outcome)),
         "answered_late": attempt.answered_late,
         "hops": [_hop(hop) for hop in attempt.hops],
+    }
+
+
+def check_json(check: CheckRecord) -> Json:
+    """One question before release with every hop."""
+    return {
+        "id": show("ck", check.id),
+        "postback": show("pb", check.postback_id),
+        "number": check.number,
+        "intent_at": instant(check.intent_at),
+        "ended_at": instant(check.ended_at),
+        "worker": check.worker,
+        "worker_version": check.worker_version,
+        "verdict": check.verdict,
+        "rule": check.rule,
+        "stale": check.stale,
+        "status_code": check.status_code,
+        "error_class": check.error_class,
+        "error_message": check.error_message,
+        "asks_again_at": instant(check.asks_again_at),
+        "hops": [_hop(hop) for hop in check.hops],
     }
 
 

@@ -8,7 +8,7 @@ from sqlalchemy import Engine
 
 from infra.store import search
 from infra.store.evidence import read_life, read_signals
-from infra.store.records import AttemptRecord, Life, PostbackRecord, RejectRecord, SignalRecord
+from infra.store.records import AttemptRecord, CheckRecord, Life, PostbackRecord, RejectRecord, SignalRecord
 from infra.store.search import Criteria
 from schemas.ids import parse, show
 
@@ -34,7 +34,7 @@ class Traces:
 
 
 def by_id(engine: Engine, text: str) -> Traces:
-    """``cv_N``, ``pb_N``, ``at_N``, ``sg_N``, or else an event id. Raises UnknownIdError."""
+    """``cv_N``, ``pb_N``, ``at_N``, ``ck_N``, ``sg_N``, or else an event id. Raises UnknownIdError."""
     parsed = parse(text)
     if parsed is None:
         return by_criteria(engine, Criteria(event_id=text))
@@ -71,7 +71,7 @@ def one_attempt(engine: Engine, text: str, number: int | None) -> tuple[Life, Po
     parsed = parse(text)
     if parsed is None or parsed[0] not in {"at", "pb"}:
         raise UnknownIdError(
-            f"{text!r} is no attempt: give at_N, or pb_N with --attempt; `holdfire trail` lists them"
+            f"{text!r} is no attempt: give at_N or ck_N, or pb_N with --attempt; `holdfire trail` lists them"
         )
     prefix, key = parsed
     life = read_life(engine, _conversion_of(engine, prefix, key))
@@ -87,11 +87,25 @@ def one_attempt(engine: Engine, text: str, number: int | None) -> tuple[Life, Po
     raise UnknownIdError(f"there is no attempt {number or 1} of {text}: {tried}")
 
 
+def one_check(engine: Engine, number: int) -> tuple[Life, PostbackRecord, CheckRecord]:
+    """``ck_N``. Raises UnknownIdError."""
+    life = read_life(engine, _conversion_of(engine, "ck", number))
+    assert life is not None
+    return next(
+        (life, postback, check)
+        for postback in life.postbacks
+        for check in postback.checks
+        if check.id == number
+    )
+
+
 def _conversion_of(engine: Engine, prefix: str, number: int) -> int:
     wanted: int | None = number
     if prefix == "at":
         wanted = search.postback_of_attempt(engine, number)
-    if prefix in {"at", "pb"} and wanted is not None:
+    if prefix == "ck":
+        wanted = search.postback_of_check(engine, number)
+    if prefix in {"at", "ck", "pb"} and wanted is not None:
         wanted = search.conversion_of_postback(engine, wanted)
     if wanted is None or (prefix == "cv" and read_life(engine, wanted) is None):
         raise UnknownIdError(f"there is no {show(prefix, number)}")

@@ -64,6 +64,8 @@ def _waiting(postback: PostbackRecord, now: datetime) -> str:
             return f"its window ends at {clock(postback.release_at)} UTC; then it waits for `holdfire release --due`"
         return f"waits for `holdfire release --due`: its window ended {span(now - postback.release_at)} ago"
     due_at = postback.due_at or postback.release_at
+    if (asking := _asking(postback, due_at, now)) is not None:
+        return asking
     following = postback.attempts_made + 1
     attempt = f" (attempt {following} of {postback.version.contract.retry.attempts})"
     verb = "retries" if postback.attempts_made else "fires"
@@ -76,6 +78,19 @@ def _waiting(postback: PostbackRecord, now: datetime) -> str:
     return f"{verb} with the next tick, due since {span(late)}{numbered}{hint}"
 
 
+def _asking(postback: PostbackRecord, due_at: datetime, now: datetime) -> str | None:
+    """When its service is asked again, if that is what it waits for."""
+    asked = [check for check in postback.checks if not check.stale]
+    if not asked or asked[-1].asks_again_at != due_at:
+        return None
+    when = (
+        f"at {clock(due_at)} UTC, in {span(due_at - now)}"
+        if due_at > now
+        else f"with the next tick, due since {span(now - due_at)}"
+    )
+    return f"held on: asks its service again {when}; it said {asked[-1].rule}"
+
+
 def _deferred(postback: PostbackRecord) -> bool:
     return not postback.attempts_made and postback.due_at != postback.release_at and bool(postback.reason)
 
@@ -84,6 +99,10 @@ def _leased(postback: PostbackRecord, now: datetime) -> str:
     attempt = f"attempt {postback.attempts_made + 1} of {postback.version.contract.retry.attempts}"
     if postback.due_at is not None and postback.due_at < now:
         return f"its worker fell silent before {attempt}: the next tick takes it back, nothing was sent"
+    if postback.version.contract.asks:
+        return (
+            f"a worker has claimed it: {attempt} is about to be fired, or its service is being asked about it"
+        )
     return f"a worker has claimed it: {attempt} is about to be fired"
 
 

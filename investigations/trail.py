@@ -7,11 +7,12 @@ from dataclasses import dataclass
 from datetime import datetime
 from urllib.parse import urlsplit
 
-from infra.store.records import ActRecord, AttemptRecord, Life, PostbackRecord, RejectRecord, SignalRecord
+from infra.store.records import ActRecord, AttemptRecord, CheckRecord, Life, PostbackRecord, RejectRecord, SignalRecord
 from investigations.words import (
     clock,
     milliseconds,
     money,
+    ordinal,
     sha256,
     span,
     taken_back,
@@ -140,6 +141,8 @@ def _postback(life: Life, postback: PostbackRecord) -> Iterator[Moment]:
         and not _let_go_early(life, postback)
     ):
         yield Moment(postback.release_at, subject, "released", "its window ended: due")
+    for check in postback.checks:
+        yield _check(check)
     for attempt in postback.attempts:
         yield _attempt(postback, attempt, life.conversion.event)
     last = postback.last_attempt
@@ -159,6 +162,25 @@ def _let_go_early(life: Life, postback: PostbackRecord) -> bool:
     """Whether a person ended the window that it has now: that moment is told by itself."""
     acts = life.acts_on(postback.id, Act.RELEASE)
     return any(act.after == postback.release_at and act.before > act.after for act in acts)
+
+
+def _check(check: CheckRecord) -> Moment:
+    again = f" ({ordinal(check.number)} time)" if check.number > 1 else ""
+    stale = "; it came too late to move anything" if check.stale else ""
+    text = (
+        f"asked its service{again} by {visible(check.worker)} → {check.verdict}: {visible(check.rule)}{stale}"
+    )
+    style = {"release": "green", "void": "magenta"}.get(check.verdict, "yellow")
+    return Moment(check.intent_at, show("ck", check.id), "check", text, tuple(_check_details(check)), style)
+
+
+def _check_details(check: CheckRecord) -> Iterator[str]:
+    for hop in check.hops:
+        yield from _hop_details(hop, several=len(check.hops) > 1)
+    if check.error_message:
+        yield f"error     {visible(check.error_class or '')}: {visible(check.error_message)}"
+    following = f"; asks again at {clock(check.asks_again_at)}" if check.asks_again_at else ""
+    yield f"ended     {clock(check.ended_at)}, after {span(check.ended_at - check.intent_at)}{following}"
 
 
 def _attempt(postback: PostbackRecord, attempt: AttemptRecord, event: ConversionEvent) -> Moment:

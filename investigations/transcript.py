@@ -10,7 +10,7 @@ from collections.abc import Iterable, Iterator
 from datetime import datetime, timedelta
 from urllib.parse import urlsplit
 
-from infra.store.records import AttemptRecord, Life, PostbackRecord
+from infra.store.records import AttemptRecord, CheckRecord, Life, PostbackRecord
 from investigations.bodies import readable
 from investigations.trail import token_facts
 from investigations.words import clock, milliseconds, money, span, visible, visible_bytes
@@ -20,19 +20,55 @@ from schemas.ids import show
 
 def transcript(life: Life, postback: PostbackRecord, attempt: AttemptRecord) -> Iterator[str]:
     """The lines of one attempt, without line ends."""
-    for name, value in _heading(life, postback, attempt):
+    yield from _headed(_heading(life, postback, attempt))
+    if not attempt.hops:
+        yield from _without_hops(life, postback, attempt)
+    yield from _exchanges(attempt.hops)
+    yield from _ending(attempt)
+
+
+def check_transcript(life: Life, postback: PostbackRecord, check: CheckRecord) -> Iterator[str]:
+    """The lines of one question to the advertiser's own service, without line ends."""
+    yield from _headed(_check_heading(life, postback, check))
+    if not check.hops:
+        yield "* No exchange was recorded."
+    yield from _exchanges(check.hops)
+    if check.error_message and (not check.hops or check.hops[-1].failure is None):
+        yield f"* {visible(check.error_class or 'Error')}: {visible(check.error_message)}"
+    if check.stale:
+        yield "* This answer came too late to move anything: the postback had been moved meanwhile."
+    if check.asks_again_at is not None:
+        yield f"* It was to be asked again at {clock(check.asks_again_at)} UTC."
+
+
+def _headed(heading: Iterable[tuple[str, str]]) -> Iterator[str]:
+    for name, value in heading:
         yield f"# {name:<11} {value}".rstrip()
     yield "#"
     yield "# > was sent, < was received, * is about the connection; bodies are indented."
     yield "# Secrets are shown as [secret:…]; what cannot be printed is shown as \\xNN."
     yield ""
-    if not attempt.hops:
-        yield from _without_hops(life, postback, attempt)
-    for position, hop in enumerate(attempt.hops):
+
+
+def _exchanges(hops: Iterable[Hop]) -> Iterator[str]:
+    for position, hop in enumerate(hops):
         if position:
             yield f"* Issue another request to this URL: '{visible(hop.url)}'"
         yield from _exchange(hop)
-    yield from _ending(attempt)
+
+
+def _check_heading(life: Life, postback: PostbackRecord, check: CheckRecord) -> Iterator[tuple[str, str]]:
+    event, contract = life.conversion.event, postback.version.contract
+    yield "check", f"{show('ck', check.id)}, number {check.number} of postback {show('pb', postback.id)}"
+    yield "destination", f"{contract.name}, contract version {postback.version.number}"
+    worth = money(event.value, event.currency)
+    yield "conversion", f"{show('cv', life.conversion.id)}, {visible(event.name)}, {worth}"
+    if event.order_id:
+        yield "order id", visible(event.order_id)
+    yield "asked", f"{clock(check.intent_at)} UTC"
+    yield "ended", f"{clock(check.ended_at)} UTC, after {span(check.ended_at - check.intent_at)}"
+    yield "verdict", f"{check.verdict}: {visible(check.rule)}"
+    yield "sent by", f"{visible(check.worker)} (Holdfire {visible(check.worker_version)})"
 
 
 def _heading(life: Life, postback: PostbackRecord, attempt: AttemptRecord) -> Iterator[tuple[str, str]]:

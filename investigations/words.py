@@ -44,6 +44,12 @@ def span(duration: timedelta) -> str:
     raise AssertionError("a minute is at least a minute")
 
 
+def ordinal(number: int) -> str:
+    """``1st``, ``2nd``, ``3rd``, ``4th``, ``11th``, ``21st``."""
+    ending = "th" if number % 100 in {11, 12, 13} else {1: "st", 2: "nd", 3: "rd"}.get(number % 10, "th")
+    return f"{number}{ending}"
+
+
 def milliseconds(value: float | None) -> str:
     """``1.2 ms``, ``45 ms``, ``2.50 s``; a dash where it was not reached."""
     if value is None:

@@ -13,6 +13,7 @@ from infra.db.snapshot import snapshot
 from infra.store.records import (
     ActRecord,
     AttemptRecord,
+    CheckRecord,
     ConversionRecord,
     Life,
     Outcome,
@@ -53,6 +54,10 @@ _ATTEMPTS = text("""
         LEFT JOIN attempts a ON a.id = k.id AND a.intent_at = k.intent_at
         LEFT JOIN intents i ON i.attempt_id = k.id AND i.intent_at = k.intent_at
     ORDER BY of_postback, of_number, k.id""")
+
+_CHECKS = text("""
+    SELECT *, id AS attempt_id, intent_at AS intended_at FROM checks
+    WHERE postback_id = ANY(:ids) ORDER BY postback_id, id""")
 
 _HOPS = text("""
     SELECT * FROM hops
@@ -115,6 +120,7 @@ def read_signals(engine: Engine, ids: Sequence[int]) -> list[SignalRecord]:
 def _postbacks(connection: Connection, conversion_id: int) -> tuple[PostbackRecord, ...]:
     rows = connection.execute(_POSTBACKS, {"id": conversion_id}).all()
     attempts = _attempts(connection, [row.id for row in rows])
+    checks = _checks(connection, [row.id for row in rows])
     return tuple(
         PostbackRecord(
             id=row.id,
@@ -142,6 +148,7 @@ def _postbacks(connection: Connection, conversion_id: int) -> tuple[PostbackReco
             retracted_at=row.retracted_at,
             lost=row.lost,
             lost_at=row.lost_at,
+            checks=tuple(checks[row.id]),
         )
         for row in rows
     )
@@ -162,6 +169,34 @@ def _attempts(connection: Connection, postback_ids: list[int]) -> dict[int, list
                 intended_url=row.intended_url,
                 outcome=None if row.id is None else _outcome(row),
                 hops=tuple(hops[row.attempt_id]),
+            )
+        )
+    return found
+
+
+def _checks(connection: Connection, postback_ids: list[int]) -> dict[int, list[CheckRecord]]:
+    found: dict[int, list[CheckRecord]] = defaultdict(list)
+    rows = connection.execute(_CHECKS, {"ids": postback_ids}).all() if postback_ids else []
+    hops = _hops(connection, rows)
+    for row in rows:
+        found[row.postback_id].append(
+            CheckRecord(
+                id=row.id,
+                postback_id=row.postback_id,
+                version_id=row.version_id,
+                number=row.number,
+                intent_at=row.intent_at,
+                ended_at=row.ended_at,
+                asks_again_at=row.asks_again_at,
+                worker=row.worker,
+                worker_version=row.worker_version,
+                stale=row.stale,
+                verdict=row.verdict,
+                rule=row.rule,
+                status_code=row.status_code,
+                error_class=row.error_class,
+                error_message=row.error_message,
+                hops=tuple(hops[row.id]),
             )
         )
     return found

@@ -8,6 +8,7 @@ from datetime import datetime
 from decimal import Decimal
 
 from schemas.by_hand import Act
+from schemas.check import CheckKind
 from schemas.destination import DestinationVersion
 from schemas.event import ConversionEvent, Signal
 from schemas.exchange import Hop
@@ -100,8 +101,34 @@ class AttemptRecord:
 
 
 @dataclass(frozen=True, slots=True)
+class CheckRecord:
+    """One question to the advertiser's own service, and what it said: ``verdict`` release, void or again.
+
+    ``number``: of its postback's questions, from 1. A ``stale`` one was answered when its postback had been moved
+    already, and moved nothing.
+    """
+
+    id: int
+    postback_id: int
+    version_id: int
+    number: int
+    intent_at: datetime
+    ended_at: datetime
+    asks_again_at: datetime | None
+    worker: str
+    worker_version: str
+    stale: bool
+    verdict: CheckKind
+    rule: str
+    status_code: int | None
+    error_class: str | None
+    error_message: str | None
+    hops: tuple[Hop, ...]
+
+
+@dataclass(frozen=True, slots=True)
 class PostbackRecord:
-    """A postback as it stands, with its attempts, oldest first. ``due_at``: when somebody has to act next."""
+    """A postback as it stands, with its attempts and checks, oldest first. ``due_at``: when somebody has to act next."""
 
     id: int
     conversion_id: int
@@ -134,6 +161,8 @@ class PostbackRecord:
     lost: Decimal | None = None
     """What the network shows too much and cannot be told, negative for too little; None also without a value."""
     lost_at: datetime | None = None
+
+    checks: tuple[CheckRecord, ...] = ()
 
     @property
     def last_attempt(self) -> AttemptRecord | None:

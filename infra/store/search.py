@@ -175,6 +175,11 @@ def conversion_of_postback(engine: Engine, postback_id: int) -> int | None:
     return next(iter(_ids(engine, query, {"id": postback_id})), None)
 
 
+def postback_of_check(engine: Engine, check_id: int) -> int | None:
+    query = text("SELECT postback_id FROM checks WHERE id = :id")
+    return next(iter(_ids(engine, query, {"id": check_id})), None)
+
+
 def postback_of_attempt(engine: Engine, attempt_id: int) -> int | None:
     """Also for an attempt whose outcome was never written."""
     query = text(
