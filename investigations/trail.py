@@ -7,7 +7,15 @@ from dataclasses import dataclass
 from datetime import datetime
 from urllib.parse import urlsplit
 
-from infra.store.records import ActRecord, AttemptRecord, CheckRecord, Life, PostbackRecord, RejectRecord, SignalRecord
+from infra.store.records import (
+    ActRecord,
+    AttemptRecord,
+    CheckRecord,
+    Life,
+    PostbackRecord,
+    RejectRecord,
+    SignalRecord,
+)
 from investigations.words import (
     clock,
     milliseconds,

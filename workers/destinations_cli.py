@@ -138,7 +138,7 @@ def render(  # noqa: PLR0913, PLR0917 — a command's options are its parameters
     version = _version(destination, config, applied=applied)
     read = _event(version.contract, event, example=example)
     prepared, account = trying.prepare(version, read, adjustment)
-    shown = trying.show(prepared, account)
+    shown, asks = trying.show(prepared, account), trying.question(prepared, account)
     network = version.contract.network
     if as_json:
         known = {"confidence": network.confidence, "unverified": network.unverified}
@@ -147,6 +147,7 @@ def render(  # noqa: PLR0913, PLR0917 — a command's options are its parameters
                 "destination": destination,
                 "version": version.number or None,
                 "adjustment": adjustment,
+                "asks": asks,
                 **known,
                 **asdict(shown),
             }
@@ -159,6 +160,8 @@ def render(  # noqa: PLR0913, PLR0917 — a command's options are its parameters
         typer.echo(f"\n{shown.body}")
     for note in shown.notes:
         typer.echo(f"note: {note}", err=True)
+    if asks is not None:
+        typer.echo(f"note: before release it asks GET {asks}", err=True)
     if network.unverified:
         typer.echo(f"note: unverified for {network.title}: {', '.join(network.unverified)}", err=True)
 

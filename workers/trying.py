@@ -13,8 +13,9 @@ from schemas.conversion import takes, unrenderable
 from schemas.destination import Contract, DestinationVersion
 from schemas.event import ConversionEvent, read_event
 from schemas.network import AdjustmentKind
-from schemas.postback import Correction, Gated, Prepared, SettledAttempt, Stopped
+from schemas.postback import Asking, Correction, Gated, Prepared, SettledAttempt, Stopped
 from schemas.problem import InvalidInputError, Problem
+from workers.asking import ask_first
 from workers.rendering import Account, Renderer
 from workers.rendering import prepare as render_postback
 from workers.settling import settle_answer
@@ -142,6 +143,14 @@ def _half(contract: Contract, event: ConversionEvent) -> Decimal:
             f"{contract.name}: a restatement needs a value, and the event has none. Add it"
         )
     return event.value - (event.value / 2).quantize(event.value, ROUND_DOWN)
+
+
+def question(prepared: Prepared, account: Account) -> str | None:
+    """The URL that is asked before it is released, secrets masked, if there is one. Raises ``CannotBeSentError``."""
+    asked = ask_first(prepared, account)
+    if isinstance(asked, Stopped):
+        raise CannotBeSentError(f"{account.version.contract.name}: {asked.reason}")
+    return asked.shown_url if isinstance(asked, Asking) else None
 
 
 def show(prepared: Prepared, account: Account) -> Shown:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import threading
 import time
 from collections.abc import Iterator
@@ -12,12 +13,16 @@ from itertools import pairwise
 from typing import Any
 
 import pytest
+import typer
 from sqlalchemy import Engine
+from typer.testing import CliRunner
 
 from infra.sink import SinkThread
 from infra.store import firing as store
 from infra.store import releasing
 from infra.store.ledger import read_ledger
+from investigations import cli
+from investigations.words import clock
 from schemas.destination import Contract
 from tests.integration.ground import Ground, Gun, cleared, contract, conversion, generic_url, signal, until
 from workers.rescuing import rescue
@@ -480,6 +485,49 @@ def test_secrets_are_masked_in_what_is_kept(
     (hop,) = ground.rows("SELECT * FROM hops WHERE attempt_id = :id", id=check.id)
     assert b"X-Key: [secret:" in bytes(hop.request_head)
     assert SECRET.encode() not in bytes(hop.request_head) + bytes(hop.body)
+
+
+def test_the_trail_tells_every_question_and_its_transcript_can_be_printed(
+    ground: Ground, gun: Gun, sink: SinkThread, service: OrderService, database_url: str
+) -> None:
+    """While it is held on the last line says when it is asked again; afterwards every question stands in time order."""
+    app = typer.Typer()
+    cli.register(app)
+    env = {"HOLDFIRE_DATABASE_URL": database_url, "NO_COLOR": "1"}
+
+    def run(*arguments: str) -> str:
+        result = CliRunner(env=env).invoke(app, list(arguments))
+        assert result.exit_code == 0, result.output
+        return result.stdout
+
+    service.told(503, b"down")
+    ground.apply(checked(sink, service.url, again={**QUICK, "base": "1h", "cap": "1h"}))
+    ground.take(conversion("e"))
+    gun.fire()
+    (first,) = checks(ground)
+    held_on = run("trail", "e")
+    assert f"held on: asks its service again at {clock(first.asks_again_at)} UTC, in" in held_on
+    assert f"asks {service.url} before release" in held_on
+    ground.run("UPDATE postbacks SET due_at = now()")
+    service.told(404, b"no such order")
+    gun.fire_until_final()
+    second = checks(ground)[1]
+    trail = run("trail", f"ck_{second.id}")
+    assert f"ck_{first.id}  asked its service by {first.worker} → again: status 503" in trail
+    assert f"ck_{second.id}  asked its service (2nd time) by {second.worker} → void: status 404" in trail
+    assert trail.index(f"ck_{first.id} ") < trail.index(f"ck_{second.id} ")
+    assert "answered  HTTP/1.1 404 Not Found  (13 bytes of body)" in trail
+    printed = run("transcript", f"ck_{second.id}")
+    assert f"# check       ck_{second.id}, number 2 of postback pb_{second.postback_id}\n" in printed
+    assert "# verdict     void: status 404\n" in printed
+    assert "> GET /orders/e HTTP/1.1\n" in printed
+    assert "  no such order\n" in printed
+    told = json.loads(run("transcript", f"ck_{first.id}", "--json"))
+    assert (told["verdict"], told["stale"], len(told["hops"])) == ("again", False, 1)
+    (life,) = [json.loads(line) for line in run("trail", "e", "--json").splitlines()]
+    (postback,) = life["conversion"]["postbacks"]
+    assert [check["number"] for check in postback["checks"]] == [1, 2]
+    assert CliRunner(env=env).invoke(app, ["transcript", "ck_999999"]).exit_code == 1
 
 
 def test_a_missing_key_of_the_service_spends_nothing(

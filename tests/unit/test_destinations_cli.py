@@ -33,6 +33,12 @@ network = "bemob"
 events = ["purchase"]
 settings.url = "https://track.example/postback"
 
+[destinations.asking]
+network = "generic"
+events = ["purchase"]
+settings.url = "https://crm.example/?c={click_id}"
+hold = { kind = "none", check = { url = "https://orders.example/{order_id}" } }
+
 [destinations.crm]
 network = "generic"
 events = ["purchase"]
@@ -69,6 +75,16 @@ def test_render_warns_of_unverified_rules_beside_the_url(config: str) -> None:
     assert "unverified" not in shown.stdout
     as_json = json.loads(_run("render", "tune", "--example", "--config", config, "--json").stdout)
     assert (as_json["confidence"], as_json["unverified"]) == ("exact", ["parameters.security_token"])
+
+
+def test_render_shows_what_is_asked_before_release(config: str) -> None:
+    """Beside the request, not in it; and not for one that asks nothing."""
+    shown = _run("render", "asking", "--example", "--config", config)
+    assert shown.stdout.startswith("GET https://crm.example/?c=")
+    assert "before release it asks GET https://orders.example/example1\n" in shown.stderr
+    as_json = json.loads(_run("render", "asking", "--example", "--config", config, "--json").stdout)
+    assert as_json["asks"] == "https://orders.example/example1"
+    assert json.loads(_run("render", "crm", "--example", "--config", config, "--json").stdout)["asks"] is None
 
 
 def test_render_refuses_what_intake_would_reject(config: str) -> None:

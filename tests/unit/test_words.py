@@ -6,7 +6,7 @@ from datetime import UTC, datetime, timedelta, timezone
 
 import pytest
 
-from investigations.words import clock, milliseconds, offset, span
+from investigations.words import clock, milliseconds, offset, ordinal, span
 
 NOON = datetime(2026, 11, 22, 12, tzinfo=UTC)
 
@@ -54,3 +54,10 @@ def test_a_span_has_the_two_units_that_matter(seconds: float, shown: str) -> Non
 def test_a_time_that_was_not_reached_is_a_dash() -> None:
     """Zero would be a measurement."""
     assert [milliseconds(value) for value in (None, 1.25, 45.4, 2500.0)] == ["-", "1.2 ms", "45 ms", "2.50 s"]
+
+
+def test_an_ordinal_is_written_as_people_say_it() -> None:
+    """The teens are regular."""
+    assert [ordinal(n) for n in (1, 2, 3, 4, 11, 12, 13, 21, 22, 111)] == (
+        ["1st", "2nd", "3rd", "4th", "11th", "12th", "13th", "21st", "22nd", "111th"]
+    )
