@@ -99,7 +99,7 @@ def _leased(postback: PostbackRecord, now: datetime) -> str:
     attempt = f"attempt {postback.attempts_made + 1} of {postback.version.contract.retry.attempts}"
     if postback.due_at is not None and postback.due_at < now:
         return f"its worker fell silent before {attempt}: the next tick takes it back, nothing was sent"
-    if postback.version.contract.asks:
+    if postback.version.contract.asks and postback.adjustment is None:
         return (
             f"a worker has claimed it: {attempt} is about to be fired, or its service is being asked about it"
         )
