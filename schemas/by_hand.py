@@ -114,7 +114,7 @@ _NOT_EXTENDED = {
     State.IN_DOUBT: "its window has ended: it was sent and the answer is unknown",
 }
 _NOT_RELEASED = {
-    State.LEASED: "it was released before: a worker has claimed it and is about to fire it",
+    State.LEASED: "it was released before: a worker has claimed it, to fire it or to ask its service",
     State.FIRING: "it was released before: an attempt is on the wire",
     State.RETRYING: "it was released before: an attempt was made, and the next comes by its retry policy",
     State.DELIVERED: "it was released before, and the network has it",

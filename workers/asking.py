@@ -28,10 +28,11 @@ _DECODED_CAP = 1_048_576
 def ask_first(prepared: Prepared, account: Account) -> Prepared | Asking | Stopped:
     """The question to put before this postback may be fired, or the postback itself where there is none to put.
 
-    A correction of what was delivered is never asked about. Never raises: others share its transaction.
+    A correction of what was delivered is never asked about, nor what a person released by hand: that is the answer.
+    Never raises: others share its transaction.
     """
     gated = prepared.gated
-    if gated.correction is not None:
+    if gated.correction is not None or gated.let_go:
         return prepared
     try:
         found = account.version.contract.destination.check_for(gated.event)

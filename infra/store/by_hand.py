@@ -216,9 +216,11 @@ def _give_up_correcting(connection: Connection, voided: list[int]) -> None:
     correcting.look_again(connection, originals, lambda number: read_version(connection, number), originals)
 
 
-# The window is open again: what had been let go, by a hand or by its destination's own scheduler, waits for it anew.
+# The window is open again: what had been let go, by a hand or by its destination's own scheduler, waits for it anew,
+# and its service is asked as if for the first time.
 _EXTEND = text("""
     UPDATE postbacks p SET release_at = r.release_at, let_go_at = NULL, lease_token = NULL,
+        asked = 0, asked_since = NULL, confirmed_at = NULL,
         state = CASE p.state WHEN 'leased' THEN 'held' ELSE p.state END,
         due_at = CASE WHEN p.state = 'duplicate' THEN NULL
             WHEN p.manual OR p.due_at = 'infinity' THEN 'infinity'

@@ -337,6 +337,34 @@ def test_a_release_by_hand_is_the_credit_decision(ground: Ground, sink: SinkThre
     assert [ground.postback(name).state for name in ("by hand", "nobody")] == ["delivered", "voided"]
 
 
+def test_a_release_by_hand_is_the_answer_of_the_service(ground: Ground, sink: SinkThread) -> None:
+    """It is down, and holds everything on; what a person releases fires without being asked about again."""
+    check = {"url": "http://127.0.0.1:1/{order_id}", "allow_http": True, "allow_private": True}
+    ground.apply(contract("d", generic_url(sink.url), hold={"kind": "none", "check": check}))
+    ground.take(conversion("e"))
+    with ground.firing() as gun:
+        gun.fire_due()
+        until(lambda: ground.postback("e").asked == 1)
+        moved(do_one(ground, RELEASE, "e"))
+        gun.fire_until_final()
+    assert (ground.postback("e").state, ground.one("SELECT count(*) FROM checks")) == ("delivered", 1)
+
+
+def test_an_extended_window_asks_its_service_as_if_for_the_first_time(
+    ground: Ground, sink: SinkThread
+) -> None:
+    """Else the time it may be held on for would have run out before its new end."""
+    check = {"url": "http://127.0.0.1:1/{order_id}", "allow_http": True, "allow_private": True}
+    ground.apply(contract("d", generic_url(sink.url), hold={"kind": "none", "check": check}))
+    ground.take(conversion("e"))
+    with ground.firing() as gun:
+        gun.fire_due()
+        until(lambda: ground.postback("e").asked == 1)
+    moved(do_one(ground, extend(), "e"))
+    postback = ground.postback("e")
+    assert (postback.asked, postback.asked_since, postback.due_at) == (0, None, postback.release_at)
+
+
 def test_what_waits_for_a_hand_is_let_go(ground: Ground, engine: Engine) -> None:
     """One of two, by its id, and once."""
     ground.apply(contract("d", NOWHERE, hold=MANUAL))
