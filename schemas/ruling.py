@@ -49,7 +49,8 @@ def rule(
     early = _ends_window(postback, policy, outcomes, confirmed, now)
     match postback.state:
         case state if state in VOIDABLE:
-            return Ruling(void=reason, release_early=reason is None and early and state is State.HELD)
+            # What is voided now may be reinstated: its window then is over, as if the two had come one by one.
+            return Ruling(void=reason, release_early=early and state is State.HELD)
         case State.FIRING:
             return _wish(postback, reason, release_early=False, look_again=True)
         case State.DUPLICATE:

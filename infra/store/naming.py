@@ -19,6 +19,7 @@ class Conversion:
     """A conversion as the store has it: what signals name it by, and what it was worth."""
 
     id: int
+    source: str
     event_id: str
     order_id: str | None
     sequence: int | None
@@ -46,6 +47,9 @@ class Case:
     conversion: Conversion
     signals: list[Received]
     result: Standing
+    arrives: bool
+    """Whether the conversion has just been taken in: then every signal is new to it, also one that was acted on before
+    for another conversion of its order."""
 
     @property
     def differs(self) -> bool:
@@ -56,7 +60,8 @@ class Case:
     @property
     def confirmed(self) -> list[Outcome]:
         """Confirmations that have just come."""
-        return [found for signal in self.signals if signal.waiting and (found := confirmed_by(signal.event))]
+        new = [signal for signal in self.signals if signal.waiting or self.arrives]
+        return [found for signal in new if (found := confirmed_by(signal.event))]
 
 
 def signals_about(
@@ -86,7 +91,7 @@ SIGNALS_ABOUT = text("""
     WHERE conversion_event_id = ANY(ARRAY(SELECT json_array_elements_text(:events)))
     ORDER BY id""")
 
-_COLUMNS = """id, event_id, order_id, (event->>'sequence')::int AS sequence, name, occurred_at, value, net_value, currency,
+_COLUMNS = """id, source, event_id, order_id, (event->>'sequence')::int AS sequence, name, occurred_at, value, net_value, currency,
         outcomes"""
 CONVERSIONS_NAMED = text(f"""
     SELECT {_COLUMNS} FROM conversions
@@ -106,7 +111,7 @@ def conversions_named(connection: Connection, signals: Iterable[Signal]) -> list
     )
     return [
         Conversion(
-            row.id, row.event_id, row.order_id, row.sequence, row.name, row.occurred_at, row.value,
+            row.id, row.source, row.event_id, row.order_id, row.sequence, row.name, row.occurred_at, row.value,
             row.net_value, row.currency, frozenset(row.outcomes),
         )
         for row in rows

@@ -38,7 +38,7 @@ def apply(
     targets = [*signals, *(received.event for received in early)]
     if not targets:
         return 0
-    cases = _cases(connection, targets)
+    cases = _cases(connection, targets, {(c.source, c.event_id) for c in conversions})
     found = rulings.lock(connection, list(cases))
     _keep(connection, [case for case in cases.values() if case.differs])
     version = partial(destinations.version, connection=connection)
@@ -53,7 +53,9 @@ def apply(
     return sum(each.ruling.void is not None for each in ruled)
 
 
-def _cases(connection: Connection, targets: Sequence[Signal]) -> dict[int, Case]:
+def _cases(
+    connection: Connection, targets: Sequence[Signal], arriving: set[tuple[str, str]]
+) -> dict[int, Case]:
     """By id, the conversions of which something else stands, or about which a signal has just come."""
     named = conversions_named(connection, targets)
     received = signals_about(connection, (c.order_id for c in named), (c.event_id for c in named))
@@ -61,8 +63,9 @@ def _cases(connection: Connection, targets: Sequence[Signal]) -> dict[int, Case]
     for conversion in named:
         signals = [each for each in received if names(each.event, conversion)]
         result = standing(conversion.value, conversion.currency, [each.event for each in signals])
-        case = Case(conversion, signals, result)
-        if case.differs or any(each.waiting for each in signals):
+        arrives = (conversion.source, conversion.event_id) in arriving
+        case = Case(conversion, signals, result, arrives)
+        if case.differs or arrives or any(each.waiting for each in signals):
             cases[conversion.id] = case
     return cases
 

@@ -224,3 +224,46 @@ def test_a_rebill_is_refunded_alone(ground: Ground) -> None:
     assert ground.signal("c").status == "waiting"
     ground.take(signal("cancel", "c2", "o", occurred_at=between))
     assert [ground.postback(f"e{n}").state for n in range(3)] == ["voided", "voided", "held"]
+
+
+WON = REFUND | {"release_on": ["chargeback.won", "credit_check.approved"]}
+
+
+@pytest.mark.parametrize("beside", [[], [signal("refund", "r", None, conversion_event_id="other")]])
+def test_a_confirmation_that_came_first_ends_the_window_of_what_arrives(
+    beside: list[dict[str, Any]], ground: Ground
+) -> None:
+    """Alone or in a message with signals of its own about others."""
+    hold(ground, WON)
+    ground.take(conversion("other"))
+    ground.take(dispute("won"))
+    ground.take(*beside, conversion("e"))
+    assert ground.postback("e").release_at <= ground.postback("e").now
+
+
+def test_a_confirmation_is_new_to_every_conversion_that_arrives_after_it(ground: Ground) -> None:
+    """Acted on for the first of an order, it holds for the second, a duplicate, as well."""
+    hold(ground, WON, rules=ONE_A_CLICK)
+    same: dict[str, Any] = {"click_ids": {"generic": "t"}, "order_id": "e"}
+    ground.take(conversion("first", **same), dispute("won"))
+    ground.take(conversion("second", **same))
+    second = ground.postback("second")
+    assert (second.state, second.release_at <= second.now) == ("duplicate", True)
+
+
+@pytest.mark.parametrize("messages", [1, 2])
+@pytest.mark.parametrize("turn", [1, -1])
+def test_a_confirmation_ends_the_window_of_what_is_voided_as_well(
+    messages: int, turn: int, ground: Ground
+) -> None:
+    """Should it be reinstated, its window is over: whether the two came in one message, and in which order."""
+    hold(ground, WON | {"release_on": ["chargeback.won"]})
+    ground.take(conversion("e"))
+    earlier = (datetime.now(UTC) - timedelta(hours=1)).isoformat()
+    events = [decision("declined", "d", occurred_at=earlier), dispute("won")][::turn]
+    for message in [events] if messages == 1 else [[event] for event in events]:
+        ground.take(*message)
+    assert ground.postback("e").state == "voided"
+    ground.take(decision("approved", "a"))
+    postback = ground.postback("e")
+    assert (postback.state, postback.release_at <= postback.now) == ("held", True)

@@ -48,7 +48,6 @@ def test_a_ruling_keeps_to_the_table(
     assert ruling.void is None or (Move.VOID in moves and postback.state in VOIDABLE)
     assert not ruling.reinstate or Move.REINSTATE in moves
     assert ruling.wish is None or postback.state in {State.FIRING, State.DUPLICATE}
-    assert not (ruling.void and ruling.release_early)
     assert not (ruling.wish and ruling.unwish)
 
 
@@ -57,14 +56,14 @@ def test_a_ruling_keeps_to_the_table(
 def test_what_the_policy_takes_back_never_goes_on(
     postback: Postback, policy: HoldPolicy, standing: frozenset[str], came: list[str]
 ) -> None:
-    """While a reason stands, nothing is released early that is held, reinstated, or freed of its wish."""
+    """While a reason stands, whatever can be voided is, and nothing is reinstated or freed of its wish."""
     ruling = rule(postback, policy, standing, came, NOW)  # type: ignore[arg-type] # strings of the outcomes
     if policy.void_reason(standing) is None:
         assert ruling.void is None
         return
     assert not ruling.reinstate
     assert not ruling.unwish
-    assert not (ruling.release_early and postback.state is State.HELD)
+    assert ruling.void or postback.state not in VOIDABLE
 
 
 @quick
