@@ -108,7 +108,7 @@ def _postback(postback: PostbackRecord, life: Life) -> Json:
         "network": contract.network.slug,
         "contract_version": postback.version.number,
         "state": postback.state.value,
-        "next": next_step(postback, life.now),
+        "next": next_step(life, postback),
         "click_id": click_id_of(postback, life.conversion.event),
         "hold": hold.model_dump(mode="json", exclude_none=True),
         "retry_attempts": retry.attempts,

@@ -4,39 +4,71 @@ from __future__ import annotations
 
 from datetime import datetime, timedelta
 
-from infra.store.records import PostbackRecord
+from infra.store.records import Life, PostbackRecord
+from investigations.corrections import (
+    correction_told,
+    lost_words,
+    open_adjustment,
+    title,
+    told_last,
+    withdrawn,
+)
 from investigations.words import clock, span, taken_back
 from schemas.ids import show
-from schemas.lifecycle import State
-from schemas.signals import VoidReason
+from schemas.lifecycle import FINAL, State
+from schemas.signals import Outcome, VoidReason
 
 _OVERDUE = timedelta(seconds=30)
 """Later than this, somebody should look whether anything runs."""
 
 
-def next_step(postback: PostbackRecord, now: datetime) -> str:
-    """Read off the state alone; ``now`` is the database's clock."""
+def next_step(life: Life, postback: PostbackRecord) -> str:
+    """Read off what stands in the store, as of ``life.now``."""
+    if postback.adjusts is None:
+        return _step(life, postback)
+    settled = _settled_adjustment(life, postback) if postback.state in FINAL else None
+    return f"{title(postback)}: {settled or _step(life, postback)}"
+
+
+def _step(life: Life, postback: PostbackRecord) -> str:
+    now = life.now
     match postback.state:
         case State.HELD | State.RETRYING:
-            return _waiting(postback, now)
+            return _undecided(life, postback) or _waiting(postback, now)
         case State.LEASED:
             return _leased(postback, now)
         case State.FIRING:
             return _firing(postback, now)
         case _:
-            return _settled(postback)
+            return _settled(life, postback)
 
 
-def _settled(postback: PostbackRecord) -> str:
+def _undecided(life: Life, postback: PostbackRecord) -> str | None:
+    """Of one that waits for a credit decision: until when, and what becomes of it without one."""
+    policy = postback.version.contract.destination.hold_for(life.conversion.event)
+    decided = "credit_check.approved" in life.conversion.outcomes or postback.let_go_at is not None
+    if policy.kind != "credit_check" or decided or postback.attempts_made or postback.adjusts is not None:
+        return None
+    fate = "voided" if policy.needs_decision else "released"
+    if postback.release_at <= life.now:
+        late = "no credit decision came in time: it is voided with the next tick"
+        return late if policy.needs_decision and not postback.by_hand else None
+    until = f"until {clock(postback.release_at)} UTC, in {span(postback.release_at - life.now)}"
+    review = "is under review and " if "credit_check.review" in life.conversion.outcomes else ""
+    hand = ", then for `holdfire release --due`" if postback.by_hand else ""
+    return f"{review}waits for a credit decision {until}{hand}; without one it is {fate} then"
+
+
+def _settled(life: Life, postback: PostbackRecord) -> str:
     match postback.state:
         case State.IN_DOUBT:
             words = f"a person must decide: {postback.reason}"
         case State.REJECTED | State.DEAD:
             words = f"nothing by itself: {postback.reason}; a person may replay it"
         case State.DELIVERED:
-            words = _delivered(postback)
+            words = _delivered(life, postback)
         case State.VOIDED:
-            words = f"nothing: {_voided(postback)}, it never fires"
+            words = f"nothing: {_voided(life, postback)}"
         case State.DUPLICATE:
             first = show("pb", postback.duplicate_of) if postback.duplicate_of else "an earlier postback"
             words = f"nothing: duplicate of {first}, which the network would take for the same"
@@ -49,13 +81,13 @@ def _settled(postback: PostbackRecord) -> str:
     return words
 
 
-def _voided(postback: PostbackRecord) -> str:
-    """A person's own words, where a person did it."""
-    by_hand = postback.void_reason == VoidReason.BY_HAND and postback.reason not in {
-        None,
-        postback.void_reason,
-    }
-    return str(postback.reason) if by_hand else f"voided {taken_back(postback.void_reason)}"
+def _voided(life: Life, postback: PostbackRecord) -> str:
+    """In the words of the person or the gate that did it, where there are any; and whether a signal takes it back."""
+    reason = None if postback.reason == postback.void_reason else postback.reason
+    if postback.void_reason == VoidReason.BY_HAND and reason:
+        return f"{reason}, it never fires"
+    said = f" ({reason})" if reason else ""
+    return f"voided {taken_back(postback.void_reason)}{said}, it never fires{_unless(life, postback)}"
 
 
 def _waiting(postback: PostbackRecord, now: datetime) -> str:
@@ -71,8 +103,7 @@ def _waiting(postback: PostbackRecord, now: datetime) -> str:
     verb = "retries" if postback.attempts_made else "fires"
     numbered = attempt if postback.attempts_made else ""
     if due_at > now:
-        deferred = f"; put off at the gate: {postback.reason}" if _deferred(postback) else ""
-        return f"{verb} at {clock(due_at)} UTC, in {span(due_at - now)}{numbered}{deferred}"
+        return f"{verb} at {clock(due_at)} UTC, in {span(due_at - now)}{numbered}{_remark(postback)}"
     late = now - due_at
     hint = "; is a worker running? See `holdfire doctor`" if late > _OVERDUE else ""
     return f"{verb} with the next tick, due since {span(late)}{numbered}{hint}"
@@ -91,8 +122,12 @@ def _asking(postback: PostbackRecord, due_at: datetime, now: datetime) -> str | 
     return f"held on: asks its service again {when}; it said {asked[-1].rule}"
 
 
-def _deferred(postback: PostbackRecord) -> bool:
-    return not postback.attempts_made and postback.due_at != postback.release_at and bool(postback.reason)
+def _remark(postback: PostbackRecord) -> str:
+    """What was said of one that was never attempted: how it came to wait, or why the gate put it off."""
+    deferred = postback.due_at not in {None, postback.release_at}
+    if postback.attempts_made or not postback.reason or (postback.adjusts is not None and not deferred):
+        return ""
+    return f"{', put off at the gate' if deferred else ''}; {postback.reason}"
 
 
 def _leased(postback: PostbackRecord, now: datetime) -> str:
@@ -118,17 +153,66 @@ def _firing(postback: PostbackRecord, now: datetime) -> str:
     if postback.due_at is not None and postback.due_at < now:
         worker = f" {attempt.worker}" if attempt else ""
         return f"{number} is without an outcome{since}: its worker{worker} fell silent, rescue will settle it{wish}"
+    if postback.overtaken and not wish:
+        wish = "; a signal came meanwhile: once it is settled, the network is told what stands then"
     return f"{number} is on the wire{since}{wish}"
 
 
-def _delivered(postback: PostbackRecord) -> str:
-    delivering = next(
-        (a for a in postback.attempts if a.outcome is not None and a.outcome.state is State.DELIVERED), None
-    )
-    by = f" by attempt {delivering.number}" if delivering else ""
-    words = f"nothing: delivered{by}"
+def _delivered(life: Life, postback: PostbackRecord) -> str:
+    words = _by_attempt(postback)
     if postback.version.contract.network.delivered_means == "tried":
         words += "; this network answers the same when it counted nothing"
     if postback.void_reason:
         words += f"; it was voided {taken_back(postback.void_reason)} too late to stop it"
-    return words
+    last = told_last(life, postback)
+    if last is not None:
+        words += f"; the network was told last: {last}"
+    if postback.lost_at is not None:
+        words += f"; lost: {lost_words(life, postback)}"
+    correcting = open_adjustment(life, postback)
+    if correcting is None:
+        return f"nothing: {words}"
+    return f"{words}; corrected by {show('pb', correcting.id)}, {_soon(life, correcting)}"
+
+
+def _by_attempt(postback: PostbackRecord) -> str:
+    delivering = next(
+        (a for a in postback.attempts if a.outcome is not None and a.outcome.state is State.DELIVERED), None
+    )
+    return "delivered" + (f" by attempt {delivering.number}" if delivering else "")
+
+
+def _soon(life: Life, adjustment: PostbackRecord) -> str:
+    """When an open adjustment tells what stands."""
+    match adjustment.state:
+        case State.HELD | State.RETRYING:
+            return f"which {_waiting(adjustment, life.now)}"
+        case State.LEASED:
+            return "which a worker has claimed"
+    return "which is on the wire"
+
+
+def _settled_adjustment(life: Life, postback: PostbackRecord) -> str:
+    match postback.state:
+        case State.DELIVERED:
+            return f"{_by_attempt(postback)}; it told that {correction_told(life, postback)}"
+        case State.VOIDED:
+            by_signal = postback.void_reason == VoidReason.WITHDRAWN
+            return withdrawn(postback) if by_signal else f"voided: {postback.reason or postback.void_reason}"
+        case State.IN_DOUBT:
+            return f"a person must decide: {postback.reason}"
+    return f"nothing by itself: {postback.reason}; it is tried anew only when something else stands"
+
+
+_WITHDRAWN_BY: dict[str, tuple[frozenset[Outcome], str]] = {
+    VoidReason.DECLINED: (frozenset({"credit_check.declined"}), "a later decision takes that back"),
+    VoidReason.CHARGED_BACK: (frozenset({"chargeback.opened", "chargeback.lost"}), "the dispute is won"),
+}
+
+
+def _unless(life: Life, postback: PostbackRecord) -> str:
+    """The signal that would bring a voided one back, if there is any."""
+    outcomes, event = _WITHDRAWN_BY.get(postback.void_reason or "", (frozenset(), ""))
+    policy = postback.version.contract.destination.hold_for(life.conversion.event)
+    rest = frozenset(life.conversion.outcomes) - outcomes
+    return f" unless {event}" if event and policy.void_reason(rest) is None else ""

@@ -16,6 +16,7 @@ from infra.store.records import (
     RejectRecord,
     SignalRecord,
 )
+from investigations.corrections import correction_told, lost_words, title, why_lost, withdrawn
 from investigations.words import (
     clock,
     milliseconds,
@@ -34,6 +35,7 @@ from schemas.event import ChargebackSignal, ConversionEvent, CreditCheckSignal, 
 from schemas.exchange import Hop
 from schemas.ids import show
 from schemas.lifecycle import State
+from schemas.signals import VoidReason
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,7 +73,8 @@ def _arrival(life: Life) -> Iterator[Moment]:
         text = f"received, but unrouted: {visible(conversion.unrouted_reason)}"
         yield Moment(conversion.received_at, subject, "unrouted", text, style="red")
     else:
-        names = ", ".join(postback.version.contract.name for postback in life.postbacks)
+        routed = (postback for postback in life.postbacks if postback.adjusts is None)
+        names = ", ".join(postback.version.contract.name for postback in routed)
         yield Moment(conversion.received_at, subject, "received", f"received, routed to {names}")
 
 
@@ -148,19 +151,22 @@ def _postback(life: Life, postback: PostbackRecord) -> Iterator[Moment]:
         and postback.state is not State.DUPLICATE
         and not _let_go_early(life, postback)
     ):
-        yield Moment(postback.release_at, subject, "released", "its window ended: due")
+        yield Moment(postback.release_at, subject, "released", _released(postback))
     for check in postback.checks:
         yield _check(check)
     for attempt in postback.attempts:
-        yield _attempt(postback, attempt, life.conversion.event)
+        yield _attempt(life, postback, attempt)
     last = postback.last_attempt
     by_attempt = last is not None and last.outcome is not None and last.outcome.state is postback.state
     told = postback.state is State.VOIDED and any(
         not each.wish for each in life.acts_on(postback.id, Act.VOID)
     )
+    if postback.lost_at is not None:
+        text = f"lost: {lost_words(life, postback)}"
+        yield Moment(postback.lost_at, subject, "lost", text, (why_lost(life, postback),), style="bold red")
     if postback.settled_at is not None and not by_attempt and not told:
         words = {
-            State.VOIDED: f"voided {taken_back(postback.void_reason)}: it never fires",
+            State.VOIDED: _voided(postback),
             State.DUPLICATE: f"set aside: {postback.reason}",
         }.get(postback.state, f"{postback.state}: {postback.reason}")
         yield Moment(postback.settled_at, subject, postback.state.value, visible(words), style="magenta")
@@ -191,18 +197,35 @@ def _check_details(check: CheckRecord) -> Iterator[str]:
     yield f"ended     {clock(check.ended_at)}, after {span(check.ended_at - check.intent_at)}{following}"
 
 
-def _attempt(postback: PostbackRecord, attempt: AttemptRecord, event: ConversionEvent) -> Moment:
+def _voided(postback: PostbackRecord) -> str:
+    if postback.void_reason == VoidReason.WITHDRAWN:
+        return f"{title(postback)} {withdrawn(postback)}"
+    said = f" ({postback.reason})" if postback.reason not in {None, postback.void_reason} else ""
+    return f"voided {taken_back(postback.void_reason)}{said}: it never fires"
+
+
+def _released(postback: PostbackRecord) -> str:
+    if postback.adjusts is None:
+        return "its window ended: due"
+    waited = postback.version.contract.destination.adjust.wait
+    return f"{title(postback)}, {f'held for {duration(waited)}: due' if waited else 'due at once'}"
+
+
+def _attempt(life: Life, postback: PostbackRecord, attempt: AttemptRecord) -> Moment:
     of = postback.version.contract.retry.attempts
-    title = f"attempt {attempt.number} of {of}"
+    what = "" if postback.adjusts is None else f"{title(postback)}, "
+    name = f"{what}attempt {attempt.number} of {of}"
     outcome = attempt.outcome
     if outcome is None:
-        text, style = f"{title} by {visible(attempt.worker)} → no outcome yet", "cyan"
+        text, style = f"{name} by {visible(attempt.worker)} → no outcome yet", "cyan"
     else:
         late = "; a late answer came" if attempt.answered_late else ""
-        text = f"{title} ({outcome.trigger}) by {visible(attempt.worker)} → {outcome.verdict}: {visible(outcome.rule)}{late}"
+        text = f"{name} ({outcome.trigger}) by {visible(attempt.worker)} → {outcome.verdict}: {visible(outcome.rule)}{late}"
         style = {State.DELIVERED: "green", State.RETRYING: "yellow"}.get(outcome.state, "red")
-    details = tuple(_attempt_details(attempt, click_id_of(postback, event)))
-    return Moment(attempt.intent_at, show("at", attempt.id), "attempt", text, details, style)
+    details = list(_attempt_details(attempt, click_id_of(postback, life.conversion.event)))
+    if postback.adjusts is not None and outcome is not None and outcome.state is State.DELIVERED:
+        details.insert(-1, f"told      {correction_told(life, postback)}")
+    return Moment(attempt.intent_at, show("at", attempt.id), "attempt", text, tuple(details), style)
 
 
 def _attempt_details(attempt: AttemptRecord, expected_click_id: str | None) -> Iterator[str]:

@@ -6,7 +6,8 @@ from collections.abc import Iterable, Iterator
 
 from rich.text import Text
 
-from infra.store.records import Life, PostbackRecord, RejectRecord, SignalRecord
+from infra.store.records import ConversionRecord, Life, PostbackRecord, RejectRecord, SignalRecord
+from investigations.corrections import OUTCOMES, in_reading_order, lost_words, title, told_last
 from investigations.next_step import next_step
 from investigations.page import STATE_STYLES, label, line
 from investigations.trail import (
@@ -19,13 +20,16 @@ from investigations.trail import (
     window_words,
 )
 from investigations.words import clock, money, offset, visible
+from schemas.durations import show as duration
+from schemas.event import ConversionEvent
 from schemas.ids import show
+from schemas.lifecycle import State
 
 
 def life_page(life: Life) -> Iterator[Text]:
     """One conversion's whole life."""
     yield from _conversion(life)
-    for postback in life.postbacks:
+    for postback in in_reading_order(life):
         yield line("")
         yield from _postback(life, postback)
     yield line("")
@@ -47,8 +51,7 @@ def _conversion(life: Life) -> Iterator[Text]:
     yield label("event", f"{visible(event.event_id)}, from {visible(event.source)}")
     yield label("occurred", f"{clock(event.occurred_at)} UTC")
     yield label("received", f"{clock(conversion.received_at)} UTC")
-    if conversion.net_value != event.value:
-        yield label("net value", (money(conversion.net_value, event.currency), "magenta"), " after refunds")
+    yield from _standing(conversion)
     if event.partner_id:
         sequence = "" if event.sequence is None else f", sequence {event.sequence}"
         yield label("partner id", f"{visible(event.partner_id)}{sequence}")
@@ -59,6 +62,16 @@ def _conversion(life: Life) -> Iterator[Text]:
         yield label("param", f"{visible(name)} = {visible(value)}")
 
 
+def _standing(conversion: ConversionRecord) -> Iterator[Text]:
+    """What its signals leave of it."""
+    value, currency = conversion.event.value, conversion.event.currency
+    if conversion.net_value != value:
+        left = (money(conversion.net_value, currency), "magenta")
+        yield label("net value", left, f" of {money(value, currency)}")
+    if conversion.outcomes:
+        yield label("stands", ("; ".join(OUTCOMES[each] for each in conversion.outcomes), "magenta"))
+
+
 def _postback(life: Life, postback: PostbackRecord) -> Iterator[Text]:
     contract, event = postback.version.contract, life.conversion.event
     yield line(
@@ -67,20 +80,53 @@ def _postback(life: Life, postback: PostbackRecord) -> Iterator[Text]:
         (contract.name, "bold"),
         "  ",
         (postback.state.value, STATE_STYLES[postback.state]),
+        "" if postback.adjusts is None else f"  {title(postback)}",
     )
     yield label("network", f"{contract.network.slug}, contract version {postback.version.number}")
-    ends = f"; ends {clock(postback.release_at)} UTC  {offset(event.occurred_at, postback.release_at)}"
-    hold = contract.destination.hold_for(event)
-    open_for_a_while = hold.kind != "none" or hold.schedule is not None
-    yield label("window", window_words(postback, event) + (ends if open_for_a_while else ""))
-    yield label("retry", retry_words(postback))
+    if postback.adjusts is None:
+        yield from _conversions_own(life, postback)
+    else:
+        yield label("held", _held(postback, event))
     if postback.expires_at is not None:
         yield label(
             "age limit", f"{clock(postback.expires_at)} UTC  {offset(event.occurred_at, postback.expires_at)}"
         )
+
+
+def _conversions_own(life: Life, postback: PostbackRecord) -> Iterator[Text]:
+    """What a correction shares with what it corrects."""
+    event = life.conversion.event
+    yield from _window(postback, event)
+    yield label("retry", retry_words(postback))
     token = click_id_of(postback, event)
     if token is not None:
         yield label("click id", visible(token))
+    if postback.state is State.DELIVERED:
+        yield from _told(life, postback)
+
+
+def _window(postback: PostbackRecord, event: ConversionEvent) -> Iterator[Text]:
+    contract = postback.version.contract
+    ends = f"; ends {clock(postback.release_at)} UTC  {offset(event.occurred_at, postback.release_at)}"
+    hold = contract.destination.hold_for(event)
+    open_for_a_while = hold.kind != "none" or hold.schedule is not None
+    yield label("window", window_words(postback, event) + (ends if open_for_a_while else ""))
+
+
+def _held(postback: PostbackRecord, event: ConversionEvent) -> str:
+    wait = postback.version.contract.destination.adjust.wait
+    if not wait:
+        return "not at all: fires at once"
+    end = f"{clock(postback.release_at)} UTC  {offset(event.occurred_at, postback.release_at)}"
+    return f"for {duration(wait)}, so that several signals make one correction; until {end}"
+
+
+def _told(life: Life, postback: PostbackRecord) -> Iterator[Text]:
+    """What the network shows, where that is not what was ordered, and what it should show."""
+    if (last := told_last(life, postback)) is not None:
+        yield label("told last", (last, "magenta"))
+    if postback.lost_at is not None:
+        yield label("lost", (lost_words(life, postback), "bold red"))
 
 
 def _timeline(life: Life) -> Iterator[Text]:
@@ -113,14 +159,12 @@ def _now(life: Life) -> Iterator[Text]:
     if not life.postbacks:
         yield line("  nothing happens next: no destination takes this conversion")
         return
-    rows = [(show("pb", each.id), each.version.contract.name, each) for each in life.postbacks]
+    rows = [(show("pb", each.id), each.version.contract.name, each) for each in in_reading_order(life)]
     ids = max(len(number) for number, _, _ in rows)
     names = max(len(name) for _, name, _ in rows)
     for number, name, postback in rows:
         state = (f"{postback.state.value:<9}", STATE_STYLES[postback.state])
-        yield line(
-            f"  {number:<{ids}}  {name:<{names}}  ", state, "  ", visible(next_step(postback, life.now))
-        )
+        yield line(f"  {number:<{ids}}  {name:<{names}}  ", state, "  ", visible(next_step(life, postback)))
 
 
 def signals_page(signals: Iterable[SignalRecord]) -> Iterator[Text]:

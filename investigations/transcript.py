@@ -12,6 +12,7 @@ from urllib.parse import urlsplit
 
 from infra.store.records import AttemptRecord, CheckRecord, Life, PostbackRecord
 from investigations.bodies import readable
+from investigations.corrections import title
 from investigations.trail import token_facts
 from investigations.words import clock, milliseconds, money, span, visible, visible_bytes
 from schemas.exchange import FailureKind, Hop
@@ -82,6 +83,8 @@ def _heading(life: Life, postback: PostbackRecord, attempt: AttemptRecord) -> It
         "destination",
         f"{contract.name} (network {contract.network.slug}), contract version {postback.version.number}",
     )
+    if postback.adjusts is not None:
+        yield "correction", title(postback)
     yield (
         "conversion",
         f"{show('cv', life.conversion.id)}, {visible(event.name)}, {money(event.value, event.currency)}",

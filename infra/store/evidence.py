@@ -148,6 +148,7 @@ def _postbacks(connection: Connection, conversion_id: int) -> tuple[PostbackReco
             retracted_at=row.retracted_at,
             lost=row.lost,
             lost_at=row.lost_at,
+            let_go_at=row.let_go_at,
             checks=tuple(checks[row.id]),
         )
         for row in rows

@@ -127,7 +127,7 @@ _AMOUNTS = """
         sum(CASE WHEN p.state = 'voided' THEN 0
             WHEN p.lost IS NOT NULL
                 THEN CASE WHEN p.retracted_at IS NULL THEN coalesce(p.reported, c.value) ELSE 0 END - p.lost
-            WHEN p.retracted_at IS NOT NULL THEN 0 ELSE c.net_value END) AS net
+            WHEN p.lost_at IS NOT NULL OR p.retracted_at IS NOT NULL THEN 0 ELSE c.net_value END) AS net
     FROM postbacks p JOIN conversions c ON c.id = p.conversion_id
     WHERE c.value IS NOT NULL AND p.adjusts IS NULL GROUP BY c.currency, p.state"""
 

@@ -161,7 +161,8 @@ class PostbackRecord:
     lost: Decimal | None = None
     """What the network shows too much and cannot be told, negative for too little; None also without a value."""
     lost_at: datetime | None = None
-
+    let_go_at: datetime | None = None
+    """When a person released it by hand."""
     checks: tuple[CheckRecord, ...] = ()
 
     @property

@@ -102,7 +102,7 @@ def trail(ground: Ground, event_id: str) -> list[str]:
 def next_of(ground: Ground, event_id: str) -> str:
     life = read_life(ground.engine, ground.postback(event_id).conversion_id)
     assert life is not None
-    return next_step(life.postbacks[0], life.now)
+    return next_step(life, life.postbacks[0])
 
 
 # Void ----------------------------------------------------------------------------------------------

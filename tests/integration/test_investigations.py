@@ -219,7 +219,10 @@ def test_a_signal_is_told_with_what_it_came_to(run: Run, scene: Scene) -> None:
 
 def test_a_partial_refund_shows_what_is_left(run: Run) -> None:
     """The net value is what the network will be told."""
-    assert "net value    40.00 EUR after refunds" in run("trail", "partly").stdout
+    assert (
+        "net value    40.00 EUR of 49.90 EUR\n  stands       partly refunded\n"
+        in run("trail", "partly").stdout
+    )
 
 
 def test_a_refund_that_came_first_is_said_to_have_waited(run: Run) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
 import pytest
@@ -114,5 +115,7 @@ def test_the_trail_tells_that_a_hand_is_waited_for(ground: Ground) -> None:
     ground.take(conversion("e"))
     life = read_life(ground.engine, ground.postback("e").conversion_id)
     assert life is not None
-    assert "waits for `holdfire release --due`: its window ended" in next_step(life.postbacks[0], life.now)
-    assert next_step(life.postbacks[0], life.now - timedelta(hours=1)).startswith("its window ends at ")
+    assert "waits for `holdfire release --due`: its window ended" in next_step(life, life.postbacks[0])
+    assert next_step(replace(life, now=life.now - timedelta(hours=1)), life.postbacks[0]).startswith(
+        "its window ends at "
+    )
