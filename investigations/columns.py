@@ -47,7 +47,7 @@ def _adjustment(each: FoundPostback) -> str:
 def _lost(each: FoundPostback) -> str:
     if each.lost_at is None:
         return "-"
-    return "no value" if each.lost is None else money(each.lost, each.currency)
+    return "no amount" if each.lost is None else money(each.lost, each.currency)
 
 
 def _postback(each: FoundPostback) -> tuple[str, ...]:

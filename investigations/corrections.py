@@ -88,6 +88,11 @@ def lost_words(life: Life, postback: PostbackRecord) -> str:
     return f"{money(abs(lost), currency)}{' (shown too little)' if lost < 0 else ''}: {words}"
 
 
+def loss(life: Life, postback: PostbackRecord) -> str:
+    """``lost 10.00 EUR: xandr-main cannot be told; it goes on showing 49.90``."""
+    return f"lost{':' if postback.lost is None else ''} {lost_words(life, postback)}"
+
+
 def why_lost(life: Life, postback: PostbackRecord) -> str:
     """Why the network cannot be told."""
     contract, conversion = postback.version.contract, life.conversion

@@ -88,7 +88,7 @@ def _lost(losses: Sequence[Loss]) -> Iterator[Text]:
     rows = [("lost at networks", "currency", "postbacks", "shown too much", "shown too little")]
     for loss in losses:
         amounts = ("-", "-") if loss.currency is None else (plain(loss.too_much), plain(loss.too_little))
-        rows.append(("cannot be told", loss.currency or "no value", str(loss.postbacks), *amounts))
+        rows.append(("cannot be told", loss.currency or "no amount", str(loss.postbacks), *amounts))
     yield from _table(rows, left=2)
 
 

@@ -7,7 +7,7 @@ from datetime import datetime, timedelta
 from infra.store.records import Life, PostbackRecord
 from investigations.corrections import (
     correction_told,
-    lost_words,
+    loss,
     open_adjustment,
     title,
     told_last,
@@ -52,7 +52,8 @@ def _undecided(life: Life, postback: PostbackRecord) -> str | None:
     fate = "voided" if policy.needs_decision else "released"
     if postback.release_at <= life.now:
         late = "no credit decision came in time: it is voided with the next tick"
-        return late if policy.needs_decision and not postback.by_hand else None
+        due = postback.due_at is not None and postback.due_at <= life.now
+        return late if policy.needs_decision and due else None
     until = f"until {clock(postback.release_at)} UTC, in {span(postback.release_at - life.now)}"
     review = "is under review and " if "credit_check.review" in life.conversion.outcomes else ""
     hand = ", then for `holdfire release --due`" if postback.by_hand else ""
@@ -168,7 +169,7 @@ def _delivered(life: Life, postback: PostbackRecord) -> str:
     if last is not None:
         words += f"; the network was told last: {last}"
     if postback.lost_at is not None:
-        words += f"; lost: {lost_words(life, postback)}"
+        words += f"; {loss(life, postback)}"
     correcting = open_adjustment(life, postback)
     if correcting is None:
         return f"nothing: {words}"

@@ -16,7 +16,7 @@ from infra.store.records import (
     RejectRecord,
     SignalRecord,
 )
-from investigations.corrections import correction_told, lost_words, title, why_lost, withdrawn
+from investigations.corrections import correction_told, loss, title, why_lost, withdrawn
 from investigations.words import (
     clock,
     milliseconds,
@@ -162,7 +162,7 @@ def _postback(life: Life, postback: PostbackRecord) -> Iterator[Moment]:
         not each.wish for each in life.acts_on(postback.id, Act.VOID)
     )
     if postback.lost_at is not None:
-        text = f"lost: {lost_words(life, postback)}"
+        text = loss(life, postback)
         yield Moment(postback.lost_at, subject, "lost", text, (why_lost(life, postback),), style="bold red")
     if postback.settled_at is not None and not by_attempt and not told:
         words = {

@@ -79,7 +79,7 @@ class Adjusted:
 class Loss:
     """What networks show that does not stand, and cannot be told, in one currency.
 
-    ``currency`` None: of conversions without a value, which have no amount.
+    ``currency`` None: without an amount, for the network was never told a value.
     """
 
     currency: str | None

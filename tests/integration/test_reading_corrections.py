@@ -134,7 +134,7 @@ def test_the_ledger_adds_up_what_networks_cannot_be_told(ground: Ground, run: Ru
     )
     printed = run("ledger").stdout
     assert re.search(r"^cannot be told +EUR +3 +109\.70 +0$", printed, re.MULTILINE)
-    assert re.search(r"^cannot be told +no value +1 +- +-$", printed, re.MULTILINE)
+    assert re.search(r"^cannot be told +no amount +1 +- +-$", printed, re.MULTILINE)
     losses = json.loads(run("ledger", "--json").stdout)["losses"]
     assert losses[1] == {"currency": None, "postbacks": 1, "too_much": None, "too_little": None}
 
@@ -227,3 +227,110 @@ def test_a_signal_is_told_only_with_the_rebill_that_it_names(run: Run) -> None:
     by_signal = [json.loads(row) for row in run("trail", "r-rebill", "--json").stdout.splitlines()]
     lives = [row["conversion"]["event"]["event_id"] for row in by_signal if "conversion" in row]
     assert lives == ["rebill-2"]
+
+
+def trail(run: Run, event_id: str) -> str:
+    result = run("trail", event_id)
+    assert result.exit_code == 0, result.output
+    return result.stdout
+
+
+def test_a_trail_tells_a_correction_like_any_postback(ground: Ground, run: Run) -> None:
+    """Ordered by a signal, due, sent, and what it told: under the postback that it corrects."""
+    text, of = trail(run, "restated"), f"pb_{original(ground, 'restated')}"
+    correcting = f"pb_{adjustment(ground, 'restated')}"
+    steps = [
+        "  net value    39.90 EUR of 49.90 EUR\n  stands       partly refunded\n",
+        f"\n{of} → adjusts  delivered\n",
+        "  told last    39.90 EUR of 49.90 EUR\n",
+        f"\n{correcting} → adjusts  delivered  restatement of {of}\n",
+        "  held         not at all: fires at once\n",
+        "received, routed to adjusts\n",
+        f"{correcting} tells adjusts that 39.90 stands of {of}",
+        f"{correcting}  restatement of {of}, due at once\n",
+        f"restatement of {of}, attempt 1 of 3 (release) by ",
+        "value=39.90&was=-10.00 HTTP/1.1",
+        f"told      39.90 EUR of {of} stand\n",
+        f"{of}   adjusts  delivered  nothing: delivered by attempt 1; the network was told last: 39.90 EUR of 49.90 EUR",
+        f"restatement of {of}: delivered by attempt 1; it told that 39.90 EUR of {of} stand",
+    ]
+    places = [text.find(step) for step in steps]
+    assert -1 not in places, steps[places.index(-1)]
+    assert places == sorted(places)
+
+
+def test_a_transcript_of_a_correction_says_what_it_is(ground: Ground, run: Run) -> None:
+    """Support is told what it corrects, not only that it was sent."""
+    text = run("transcript", f"pb_{adjustment(ground, 'retracted')}").stdout
+    assert f"# correction  retraction of pb_{original(ground, 'retracted')}\n" in text
+
+
+def test_a_trail_tells_why_a_correction_was_withdrawn(ground: Ground, run: Run) -> None:
+    """The dispute was won before anybody was told of it."""
+    text, of = trail(run, "undone"), original(ground, "undone")
+    assert f"retraction of pb_{of} withdrawn: what it was to tell does not stand any more\n" in text
+    assert "  stands       dispute won\n" in text
+
+
+def test_a_trail_tells_a_correction_that_waits(ground: Ground, run: Run) -> None:
+    """Until when several signals make one."""
+    text = trail(run, "asked")
+    assert "  held         for 1h, so that several signals make one correction; until " in text
+    assert f"corrected by pb_{adjustment(ground, 'asked')}, which fires at " in text
+
+
+@pytest.mark.parametrize(
+    ("event_id", "told", "why"),
+    [
+        (
+            "missed",
+            "lost 49.90 EUR: silent cannot be told; it goes on showing 49.90",
+            "network generic takes no retraction",
+        ),
+        (
+            "partly",
+            "lost 9.90 EUR: silent cannot be told; it goes on showing 49.90",
+            "network generic takes no restatement",
+        ),
+        (
+            "lead",
+            "lost: leads cannot be told; it goes on showing the conversion",
+            "network generic takes no retraction",
+        ),
+        (
+            "refused",
+            "lost 49.90 EUR: refuses cannot be told; it goes on showing 49.90",
+            "is rejected: status 403",
+        ),
+    ],
+)
+def test_a_loss_is_a_moment_with_its_amount_and_cause(run: Run, event_id: str, told: str, why: str) -> None:
+    """What the network goes on showing stands in the head, in the timeline and at the end."""
+    text = trail(run, event_id)
+    head, _, rest = text.partition("time (UTC)")
+    timeline, _, now = rest.rpartition("\nnow  ")
+    assert f"  lost         {told.removeprefix('lost').lstrip(': ')}\n" in head
+    assert re.search(rf"{re.escape(told)}\n +.*{re.escape(why)}\n", timeline)
+    assert told in now
+
+
+def test_a_trail_in_json_has_what_was_told_and_what_is_lost(ground: Ground, run: Run) -> None:
+    """Field names that programs can rely on."""
+    life = json.loads(run("trail", "restated", "--json").stdout)["conversion"]
+    of, correcting = life["postbacks"]
+    assert life["outcomes"] == ["partial_refund"]
+    assert (of["adjustment"], of["reported"], of["lost_at"]) == (None, "39.90", None)
+    assert (correcting["adjustment"], correcting["adjusts"]) == ("restatement", of["id"])
+    lost = json.loads(run("trail", "partly", "--json").stdout)["conversion"]
+    assert lost["postbacks"][0]["lost"] == "9.90"
+    assert "lost" in [moment["kind"] for moment in lost["moments"]]
+
+
+def test_a_trail_says_what_a_credit_decision_did(run: Run) -> None:
+    """Waited for, given, refused, or put off."""
+    assert "waits for a credit decision until " in trail(run, "undecided")
+    assert "  stands       credit approved\n" in trail(run, "approved")
+    assert "voided as declined, it never fires unless a later decision takes that back\n" in trail(
+        run, "declined"
+    )
+    assert "is under review and waits for a credit decision" in trail(run, "reviewed")
