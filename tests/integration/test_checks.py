@@ -28,6 +28,7 @@ from tests.integration.ground import Ground, Gun, cleared, contract, conversion,
 from workers.rescuing import rescue
 
 SECRET = "k3y-Long/and+odd=secret"
+TOKEN = "a-token-that-came-into-being-on-the-way"
 QUICK = {"base": "50ms", "factor": 2, "cap": "2s", "jitter": 0}
 
 
@@ -43,7 +44,16 @@ class OrderService:
     """Whether it answers with the header fields it was sent."""
     asked: list[str] = field(default_factory=list)
     answers: threading.Event = field(default_factory=threading.Event)
-    """Cleared, it takes questions and answers none."""
+    """Cleared, it takes questions and answers none but those in ``let``."""
+    let: dict[int, int] = field(default_factory=dict)
+    """The status of a question by its number, from 1, answered whatever holds the others up."""
+    tokens: int = 0
+    """How many it has given out."""
+
+    def answer(self, number: int) -> int:
+        """The status, once there is one."""
+        until(lambda: self.answers.is_set() or number in self.let, 20)
+        return self.let.get(number, self.status)
 
     def told(self, status: int, body: bytes = b"") -> None:
         self.status, self.body = status, body
@@ -61,10 +71,19 @@ class _Handler(BaseHTTPRequestHandler):
     def do_GET(self) -> None:
         service = self.server.service
         service.asked.append(self.path)
-        service.answers.wait(20)
+        status = service.answer(len(service.asked))
         body = bytes(self.headers) if service.echo else service.body
-        self.send_response(service.status)
-        for name, value in service.headers.items():
+        self._send(status, body, service.headers)
+
+    def do_POST(self) -> None:
+        """Its token endpoint."""
+        self.rfile.read(int(self.headers["Content-Length"]))
+        self.server.service.tokens += 1
+        self._send(200, json.dumps({"access_token": TOKEN, "expires_in": 300}).encode(), {})
+
+    def _send(self, status: int, body: bytes, headers: dict[str, str]) -> None:
+        self.send_response(status)
+        for name, value in headers.items():
             self.send_header(name, value)
         self.send_header("Content-Length", str(len(body)))
         self.end_headers()
@@ -187,10 +206,12 @@ def test_a_void_lets_the_first_duplicate_take_its_place(
 ) -> None:
     """The order of a duplicate is asked about in its own right."""
     service.told(404)
-    ground.apply(checked(sink, service.url))
+    hold = asking(service.url)
+    ground.apply(contract("d", generic_url(sink.url), rules={"sub_id": False}, hold=hold))
     ground.take(
         conversion("e", click_ids={"generic": "same"}), conversion("f", click_ids={"generic": "same"})
     )
+    assert ground.states() == {"held": 1, "duplicate": 1}
     gun.fire_until_final()
     assert service.asked == ["/orders/e", "/orders/f"]
     assert ground.states() == {"voided": 2}
@@ -211,6 +232,17 @@ def test_an_answer_that_no_rule_names_asks_again(
     (check,) = checks(ground)
     assert (check.verdict, check.status_code, check.asks_again_at) == ("again", status, postback.due_at)
     assert sent(sink) == 0
+
+
+def test_what_is_confirmed_goes_before_what_has_just_fallen_due(
+    ground: Ground, gun: Gun, sink: SinkThread, service: OrderService
+) -> None:
+    """Behind a long queue its confirmation would grow stale, and it would be asked about for ever."""
+    ground.apply(checked(sink, service.url))
+    ground.take(conversion("e"))
+    gun.fire()
+    postback = ground.postback("e")
+    assert (postback.state, postback.due_at) == ("held", postback.release_at)
 
 
 # When it says nothing --------------------------------------------------------------------------------
@@ -305,16 +337,15 @@ def test_a_slow_service_holds_nobody_else_up(
     ground: Ground, gun: Gun, sink: SinkThread, service: OrderService
 ) -> None:
     """While one destination's service is silent, another's postbacks fire, and so do its own that are confirmed."""
-    ground.apply(
-        checked(sink, service.url, name="slow", concurrency=1), contract("quick", generic_url(sink.url))
-    )
+    narrow = {"hold": asking(service.url, concurrency=2), "limits": {"concurrency": 2}}
+    ground.apply(contract("slow", generic_url(sink.url), **narrow), contract("quick", generic_url(sink.url)))
     ground.take(conversion("known"))
     until(lambda: (gun.fire(), ground.postback("known", "slow").confirmed_at)[1])
     ground.run("UPDATE postbacks SET due_at = 'infinity' WHERE state IN ('held', 'retrying')")
     service.answers.clear()
     ground.take(*(conversion(f"e{n}") for n in range(40)))
     gun.fire_due()
-    until(lambda: len(service.asked) == 2)
+    until(lambda: len(service.asked) == 3)
     ground.run("UPDATE postbacks SET due_at = now() WHERE due_at = 'infinity'")
     gun.fire_due()
     until(lambda: ground.one("SELECT count(*) FROM postbacks WHERE state = 'delivered'") == 42)
@@ -379,6 +410,10 @@ def test_what_a_dead_worker_asked_about_is_asked_about_again(
     assert ground.postback("e").state == "held"
     gun.fire_due()
     until(lambda: len(service.asked) == 2)
+    service.let[1] = 404
+    until(lambda: checks(ground))
+    assert [(check.verdict, check.stale) for check in checks(ground)] == [("void", True)]
+    assert ground.postback("e").state == "leased"
     service.answers.set()
     gun.fire_until_final()
     assert ground.postback("e").state == "delivered"
@@ -530,6 +565,34 @@ def test_the_trail_tells_every_question_and_its_transcript_can_be_printed(
     assert CliRunner(env=env).invoke(app, ["transcript", "ck_999999"]).exit_code == 1
 
 
+def test_a_token_is_fetched_for_the_service_and_masked(
+    ground: Ground,
+    gun: Gun,
+    sink: SinkThread,
+    service: OrderService,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Client credentials work as they do for a network: one token for many questions, none of it in the evidence."""
+    monkeypatch.setenv("ORDERS_SECRET", SECRET)
+    service.echo = True
+    auth = {
+        "kind": "client_credentials",
+        "token_url": service.url.replace("/orders/{order_id}", "/token"),
+        "client_id": "holdfire",
+        "client_secret": {"env": "ORDERS_SECRET"},
+    }
+    rule = {"regex": f"(?i)authorization: bearer {TOKEN}", "verdict": "release"}
+    ground.apply(checked(sink, service.url, auth=auth, body=[rule], body_required=True))
+    ground.take(conversion("e"), conversion("f"))
+    gun.fire_until_final()
+    assert ground.states() == {"delivered": 2}
+    assert service.tokens == 1
+    kept = ground.rows("SELECT h.* FROM hops h JOIN checks c ON c.id = h.attempt_id")
+    assert len(kept) == 2
+    for hop in kept:
+        assert TOKEN.encode() not in bytes(hop.request_head) + bytes(hop.body)
+
+
 def test_a_missing_key_of_the_service_spends_nothing(
     ground: Ground, gun: Gun, sink: SinkThread, service: OrderService
 ) -> None:
@@ -577,15 +640,18 @@ def test_an_answer_settled_twice_is_kept_once(
     from workers import firing
 
     def twice(engine: Engine, given: Any) -> Any:
-        checks_store.settle_checks(engine, given)
-        return checks_store.settle_checks(engine, given)
+        settled.append(checks_store.settle_checks(engine, given))
+        settled.append(checks_store.settle_checks(engine, given))
+        return settled[0]
 
+    settled: list[Any] = []
     monkeypatch.setattr(firing, "settle_checks", twice)
     ground.apply(checked(sink, service.url))
     ground.take(conversion("e"))
     gun.fire_until_final()
     assert ground.postback("e").state == "delivered"
     assert [check.stale for check in checks(ground)] == [False]
+    assert [len(settlement.states) for settlement in settled] == [1, 0]
 
 
 def test_only_the_holder_of_a_lease_extends_it(
