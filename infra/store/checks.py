@@ -25,11 +25,11 @@ _MOVE = text("""
         due_at = CASE r.move WHEN 'release' THEN p.release_at
             WHEN 'again' THEN now() + make_interval(secs => r.delay_s) END,
         settled_at = CASE WHEN r.move = 'void' THEN now() END,
-        confirmed_at = CASE WHEN r.move = 'release' THEN now() ELSE p.confirmed_at END,
+        confirmed_at = CASE WHEN r.move = 'release' THEN r.ended_at ELSE p.confirmed_at END,
         asked = CASE WHEN r.move = 'again' THEN least(p.asked + 1, 32767) ELSE 0 END,
         asked_since = CASE WHEN r.move = 'again' THEN coalesce(p.asked_since, r.intent_at) END
     FROM json_to_recordset(:rows) AS r(id bigint, token bigint, check_id bigint, move text, reason text,
-        void_reason text, delay_s float8, intent_at timestamptz)
+        void_reason text, delay_s float8, intent_at timestamptz, ended_at timestamptz)
     WHERE p.id = r.id AND p.state = 'leased' AND p.lease_token = r.token
     RETURNING r.check_id, p.id, p.state, CASE WHEN r.move = 'again' THEN p.due_at END AS asks_again_at""")
 
@@ -99,6 +99,7 @@ def _move_row(check: SettledCheck) -> dict[str, object]:
         "void_reason": decision.void_reason,
         "delay_s": None if decision.delay is None else decision.delay.total_seconds(),
         "intent_at": check.intent_at,
+        "ended_at": check.ended_at,
     }
 
 

@@ -169,7 +169,7 @@ def test_what_the_service_confirms_fires_once_and_only_after_its_answer(
     assert (len(service.asked), sent(sink), len(ground.attempts("e"))) == (1, 1, 1)
     (check,) = checks(ground)
     assert (check.verdict, check.rule, check.status_code, check.number) == ("release", "status 200", 200, 1)
-    assert check.ended_at <= ground.attempts("e")[0].intent_at
+    assert ground.postback("e").confirmed_at == check.ended_at <= ground.attempts("e")[0].intent_at
 
 
 def test_what_the_service_does_not_know_never_fires(
@@ -243,6 +243,34 @@ def test_what_is_confirmed_goes_before_what_has_just_fallen_due(
     gun.fire()
     postback = ground.postback("e")
     assert (postback.state, postback.due_at) == ("held", postback.release_at)
+
+
+def test_only_the_policy_that_says_so_asks(
+    ground: Ground, gun: Gun, sink: SinkThread, service: OrderService
+) -> None:
+    """Within one destination a rule may ask for some of its events; the others fire as they are."""
+    rule = {"min_value": "100", "currency": "EUR", "hold": asking(service.url)}
+    ground.apply(contract("d", generic_url(sink.url), holds=[rule]))
+    ground.take(conversion("small"), conversion("large", value="250.00"))
+    gun.fire_until_final()
+    assert ground.states() == {"delivered": 2}
+    assert service.asked == ["/orders/large"]
+
+
+def test_a_correction_of_what_was_delivered_is_not_asked_about(
+    ground: Ground, gun: Gun, sink: SinkThread, service: OrderService
+) -> None:
+    """The service would say of a refunded order that it must not be reported, and the network would keep it."""
+    retraction = {"url": f"{sink.url}/generic/r?click_id={{click_id}}", "dedupe": "harmless", "basis": "ours"}
+    rules = {"adjustments": {"retraction": retraction}}
+    ground.apply(contract("d", generic_url(sink.url), rules=rules, hold=asking(service.url)))
+    ground.take(conversion("e"))
+    gun.fire_until_final()
+    service.told(404)
+    ground.take(signal("refund", "r", "e"))
+    gun.fire_until_final()
+    assert ground.states() == {"delivered": 2}
+    assert (len(service.asked), sent(sink)) == (1, 2)
 
 
 # When it says nothing --------------------------------------------------------------------------------
