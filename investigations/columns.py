@@ -32,16 +32,20 @@ def postback_columns(found: Sequence[FoundPostback]) -> Columns:
         "verdict", "value", "order", "event", "reason",
     )  # fmt: skip
     rows = [_postback(each) for each in found]
-    for name, cells in (("lost", [*map(_lost, found)]), ("adjustment", [*map(_adjustment, found)])):
+    extra = {
+        "lost": [_lost(each) for each in found],
+        "adjustment": [each.adjustment or "-" for each in found],
+        # What no narrow terminal goes without: a correction is not taken for what it corrects.
+        "corrects": ["-" if each.adjusts is None else show("pb", each.adjusts) for each in found],
+    }
+    for name, cells in extra.items():
         if any(cell != "-" for cell in cells):
             header = (*header[:3], name, *header[3:])
             rows = [(*row[:3], cell, *row[3:]) for row, cell in zip(rows, cells, strict=True)]
-    minor = ("conversion", "verdict", "attempts", "value", "due (UTC)", "order", "adjustment")
+    minor = ["adjustment", "conversion", "verdict", "attempts", "value", "due (UTC)", "order"]
+    if {"lost", "corrects"} & set(header):
+        minor.append("received (UTC)")
     return Columns(header, rows, tuple(name for name in minor if name in header))
-
-
-def _adjustment(each: FoundPostback) -> str:
-    return "-" if each.adjusts is None else f"{each.adjustment} of {show('pb', each.adjusts)}"
 
 
 def _lost(each: FoundPostback) -> str:

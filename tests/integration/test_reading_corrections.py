@@ -6,18 +6,21 @@ import json
 import re
 from collections.abc import Callable, Iterator
 from decimal import Decimal
+from io import StringIO
 from typing import Any
 
 import pytest
 import typer
+from rich.console import Console
 from sqlalchemy import Engine, text
 from typer.testing import CliRunner, Result
 
 from infra.db.engine import open_engine
 from infra.sink import SinkThread
 from infra.store.ledger import Loss, read_ledger
-from infra.store.search import Criteria, postback_conditions
+from infra.store.search import Criteria, find_postbacks, postback_conditions
 from investigations import cli
+from investigations.columns import postback_columns, show_columns
 from schemas.lifecycle import State
 from tests.integration.ground import Ground, cleared, contract, conversion, generic_url, signal
 
@@ -198,10 +201,21 @@ def test_find_lists_corrections_apart(ground: Ground, run: Run) -> None:
 
 def test_find_shows_losses_and_corrections_only_where_there_are_any(ground: Ground, run: Run) -> None:
     """Their columns take no room in a listing that has none."""
-    assert {"lost", "adjustment"}.isdisjoint(run("find", "--destination", "credit").stdout.split())
+    assert {"lost", "corrects", "adjustment"}.isdisjoint(
+        run("find", "--destination", "credit").stdout.split()
+    )
     assert re.search(r"delivered +49\.90 EUR +silent", run("find", "--lost").stdout)
     held = run("find", "--adjustments", "--state", "held").stdout
-    assert f"retraction of pb_{original(ground, 'asked')}" in held
+    assert re.search(rf"held +pb_{original(ground, 'asked')} +retraction +waits", held)
+
+
+def test_a_narrow_terminal_tells_a_correction_from_what_it_corrects(ground: Ground) -> None:
+    """Eighty characters have room for the postback that is corrected, and for what is lost."""
+    printed = StringIO()
+    narrow = Console(file=printed, width=80, force_terminal=True, no_color=True)
+    columns = postback_columns(find_postbacks(ground.engine, Criteria(), None).rows)
+    assert {"corrects", "lost"}.isdisjoint(show_columns(narrow, columns))
+    assert {"corrects", "lost"} <= set(re.sub(r"\x1b\[[0-9;]*m", "", printed.getvalue()).split())
 
 
 @pytest.mark.parametrize("option", ["--lost", "--adjustments"])
