@@ -32,7 +32,7 @@ def postback_columns(found: Sequence[FoundPostback]) -> Columns:
         "verdict", "value", "order", "event", "reason",
     )  # fmt: skip
     rows = [_postback(each) for each in found]
-    extra = {
+    extra: dict[str, list[str]] = {
         "lost": [_lost(each) for each in found],
         "adjustment": [each.adjustment or "-" for each in found],
         # What no narrow terminal goes without: a correction is not taken for what it corrects.
