@@ -449,6 +449,34 @@ def test_what_a_dead_worker_asked_about_is_asked_about_again(
     assert (len(service.asked), sent(sink)) == (2, 1)
 
 
+def test_refunds_and_answers_that_race_leave_one_outcome_each(
+    ground: Ground, gun: Gun, sink: SinkThread, service: OrderService
+) -> None:
+    """Of 60 orders that are asked about while every second one is refunded, none is voided and sent, none sent twice."""
+    ground.apply(checked(sink, service.url))
+    ground.take(*(conversion(f"e{n}") for n in range(60)))
+
+    def refund() -> None:
+        for n in range(0, 60, 2):
+            ground.take(signal("refund", f"r{n}", f"e{n}"))
+
+    refunds = threading.Thread(target=refund)
+    refunds.start()
+    gun.fire_until_final()
+    refunds.join()
+    gun.fire_until_final()
+    states = ground.states()
+    assert sum(states.values()) == 60
+    assert set(states) <= {"delivered", "voided"}
+    assert states["delivered"] >= 30
+    assert sent(sink) == states["delivered"]
+    moved = ground.one(
+        "SELECT count(DISTINCT postback_id) FROM checks WHERE NOT stale AND verdict = 'release'"
+    )
+    assert moved >= states["delivered"]
+    assert read_ledger(ground.engine).balances
+
+
 def test_the_lease_lasts_as_long_as_the_service_is_asked(
     ground: Ground, sink: SinkThread, service: OrderService
 ) -> None:
