@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import datetime
@@ -151,7 +152,7 @@ def _postback(life: Life, postback: PostbackRecord) -> Iterator[Moment]:
         and postback.state is not State.DUPLICATE
         and not _let_go_early(life, postback)
     ):
-        yield Moment(postback.release_at, subject, "released", _released(postback))
+        yield Moment(postback.release_at, subject, "released", _released(life, postback))
     for check in postback.checks:
         yield _check(check)
     for attempt in postback.attempts:
@@ -204,7 +205,21 @@ def _voided(postback: PostbackRecord) -> str:
     return f"voided {taken_back(postback.void_reason)}{said}: it never fires"
 
 
-def _released(postback: PostbackRecord) -> str:
+def ended_by(life: Life, postback: PostbackRecord) -> SignalRecord | None:
+    """The signal that ended the window early, in its own account of what it did, if nobody moved the end after it."""
+    mine = re.compile(rf"ended the window of [^;]*\b{show('pb', postback.id)}\b")
+    ending = [signal for signal in life.signals if mine.search(signal.outcome)]
+    if not ending or any(
+        act.postback_id == postback.id and act.at > ending[-1].received_at and act.after != act.before
+        for act in life.acts
+    ):
+        return None
+    return ending[-1]
+
+
+def _released(life: Life, postback: PostbackRecord) -> str:
+    if (early := ended_by(life, postback)) is not None:
+        return f"its window was ended early by {show('sg', early.id)}: due"
     if postback.adjusts is None:
         return "its window ended: due"
     waited = postback.version.contract.destination.adjust.wait

@@ -13,6 +13,7 @@ from investigations.page import STATE_STYLES, label, line
 from investigations.trail import (
     Moment,
     click_id_of,
+    ended_by,
     moments,
     retry_words,
     signal_words,
@@ -96,7 +97,7 @@ def _postback(life: Life, postback: PostbackRecord) -> Iterator[Text]:
 def _conversions_own(life: Life, postback: PostbackRecord) -> Iterator[Text]:
     """What a correction shares with what it corrects."""
     event = life.conversion.event
-    yield from _window(postback, event)
+    yield from _window(life, postback)
     yield label("retry", retry_words(postback))
     token = click_id_of(postback, event)
     if token is not None:
@@ -105,9 +106,10 @@ def _conversions_own(life: Life, postback: PostbackRecord) -> Iterator[Text]:
         yield from _told(life, postback)
 
 
-def _window(postback: PostbackRecord, event: ConversionEvent) -> Iterator[Text]:
-    contract = postback.version.contract
-    ends = f"; ends {clock(postback.release_at)} UTC  {offset(event.occurred_at, postback.release_at)}"
+def _window(life: Life, postback: PostbackRecord) -> Iterator[Text]:
+    contract, event, early = postback.version.contract, life.conversion.event, ended_by(life, postback)
+    verb = "ends" if early is None else f"ended early by {show('sg', early.id)}:"
+    ends = f"; {verb} {clock(postback.release_at)} UTC  {offset(event.occurred_at, postback.release_at)}"
     hold = contract.destination.hold_for(event)
     open_for_a_while = hold.kind != "none" or hold.schedule is not None
     yield label("window", window_words(postback, event) + (ends if open_for_a_while else ""))

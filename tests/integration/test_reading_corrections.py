@@ -343,7 +343,10 @@ def test_a_trail_in_json_has_what_was_told_and_what_is_lost(ground: Ground, run:
 def test_a_trail_says_what_a_credit_decision_did(run: Run) -> None:
     """Waited for, given, refused, or put off."""
     assert "waits for a credit decision until " in trail(run, "undecided")
-    assert "  stands       credit approved\n" in trail(run, "approved")
+    approved = trail(run, "approved")
+    assert "  stands       credit approved\n" in approved
+    assert re.search(r"without a decision voided then; ended early by sg_\d+: 20", approved)
+    assert re.search(r"pb_\d+  its window was ended early by sg_\d+: due\n", approved)
     assert "voided as declined, it never fires unless a later decision takes that back\n" in trail(
         run, "declined"
     )
