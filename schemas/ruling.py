@@ -13,11 +13,13 @@ from schemas.signals import SIGNALLED, Outcome, VoidReason
 
 @dataclass(frozen=True, slots=True)
 class Postback:
-    """What a ruling looks at. ``void_reason``: why it is voided, or the wish that it be."""
+    """What a ruling looks at. ``void_reason``: why it is voided, or the wish that it be. ``before``: the outcomes that
+    stood of its conversion until now."""
 
     state: State
     release_at: datetime
     void_reason: str | None = None
+    before: frozenset[Outcome] = frozenset()
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,7 +58,9 @@ def rule(
         case State.DUPLICATE:
             return _wish(postback, reason, release_early=early, look_again=False)
         case State.VOIDED:
-            reinstate = reason is None and postback.void_reason in SIGNALLED
+            # Only what a signal took back is brought back by one: the advertiser's own service may have said the same.
+            withdrawn = reason is None and policy.void_reason(postback.before) is not None
+            reinstate = withdrawn and postback.void_reason in SIGNALLED
             return Ruling(reinstate=reinstate, release_early=early)
         case State.DELIVERED:
             return Ruling(look_again=True)

@@ -72,7 +72,8 @@ def _cases(
 
 def _rule(case: Case, found: Found, version: DestinationVersion, now: datetime) -> Ruled:
     policy = version.contract.destination.hold_for(case.conversion)
-    postback = Postback(found.state, found.release_at, found.void_reason)
+    before = case.conversion.outcomes
+    postback = Postback(found.state, found.release_at, found.void_reason, before)
     return Ruled(
         found, version.contract, policy, rule(postback, policy, case.result.outcomes, case.confirmed, now)
     )

@@ -140,6 +140,17 @@ def test_what_voided_it_is_withdrawn_and_it_waits_out_its_window(withdrawn: str,
     assert f"reinstated pb_{postback.id}" in ground.signal(pair[1]["event_id"]).outcome
 
 
+def test_a_signal_about_something_else_does_not_bring_back_what_no_signal_voided(ground: Ground) -> None:
+    """The advertiser's own service said that it was cancelled: a partial refund is no reason to doubt it."""
+    hold(ground, REFUND)
+    ground.take(conversion("e"))
+    ground.run(
+        """UPDATE postbacks SET state = 'voided', void_reason = 'cancelled', due_at = NULL, settled_at = now()"""
+    )
+    ground.take(signal("refund", "r", "e", amount="1.00", currency="EUR"))
+    assert ground.postback("e").state == "voided"
+
+
 def test_a_won_dispute_does_not_bring_back_what_was_refunded(ground: Ground) -> None:
     """Two reasons, one of them withdrawn: the other still holds."""
     hold(ground, REFUND)

@@ -32,6 +32,7 @@ postbacks = st.builds(
     state=st.sampled_from(State),
     release_at=st.sampled_from([NOW - timedelta(hours=1), NOW + timedelta(hours=1)]),
     void_reason=st.none() | st.sampled_from(VoidReason),
+    before=st.frozensets(st.sampled_from(OUTCOMES)),
 )
 outcomes = st.frozensets(st.sampled_from(OUTCOMES))
 confirmed = st.lists(st.sampled_from(get_args(Confirmed)), max_size=2)
@@ -80,9 +81,11 @@ def test_no_window_ends_early_without_a_new_confirmation(
 def test_only_what_a_signal_voided_is_reinstated_by_one(
     postback: Postback, policy: HoldPolicy, standing: frozenset[str], came: list[str]
 ) -> None:
-    """A void by hand, or for want of a confirmation, stays."""
+    """A void by hand, by the advertiser's service, or for want of a confirmation, stays."""
     ruling = rule(postback, policy, standing, came, NOW)  # type: ignore[arg-type] # strings of the outcomes
-    assert not ruling.reinstate or postback.void_reason in SIGNALLED
+    if ruling.reinstate:
+        assert postback.void_reason in SIGNALLED
+        assert policy.void_reason(postback.before) is not None
     if postback.void_reason is VoidReason.BY_HAND:
         assert not ruling.unwish
         assert ruling.wish is None
