@@ -10,7 +10,7 @@ from typing import Any, Final
 from celery import Celery
 
 from infra.broker import ANSWER_TIMEOUT_S, EVENTS, BrokerAwayError, broker_errors, depth, open_line
-from producers.message import Chunk, task_call
+from producers.message import Sendable, task_call
 
 _KEPT_OPEN: Final = 4
 """Idle lines kept. More threads than this may send at once; their lines are closed when they are done."""
@@ -39,12 +39,12 @@ class Lines:
         self._lock = threading.Lock()
         self._idle: list[_Line] = []
 
-    def send(self, chunk: Chunk) -> None:
+    def send(self, message: Sendable) -> None:
         """Give one message to the broker; returns once it has taken it. One try; raises BrokerAwayError."""
         line = self._take() or self._open()
         try:
             with broker_errors(line.connection.as_uri()):
-                body, headers, properties = task_call(self._app, chunk)
+                body, headers, properties = task_call(self._app, message)
                 line.producer.publish(
                     body,
                     exchange="",

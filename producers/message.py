@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
-from typing import Any, Final, cast
+from typing import Any, Final, Protocol, cast
 from uuid import uuid4
 
 from celery import Celery
@@ -24,7 +24,7 @@ Given = Mapping[str, Any] | Event
 MAX_MESSAGE_BYTES: Final = 1_000_000
 """Events with long tokens and many params make a message end before 500: a broker and a worker's memory hold it."""
 
-_AFTER_ARGS: Final = b'],{},{"callbacks":null,"errbacks":null,"chain":null,"chord":null}]'
+_AFTER_ARGS: Final = '],{},{"callbacks":null,"errbacks":null,"chain":null,"chord":null}]'
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,6 +41,15 @@ class Chunk:
 
     events: list[Checked]
     message_id: str = field(default_factory=lambda: str(uuid4()))
+
+    @property
+    def count(self) -> int:
+        return len(self.events)
+
+    @property
+    def json(self) -> str:
+        """The events as a JSON list."""
+        return f"[{b','.join([event.body for event in self.events]).decode()}]"
 
     @property
     def given(self) -> list[Given]:
@@ -71,18 +80,32 @@ def chunks(events: Iterable[Checked]) -> Iterator[Chunk]:
         yield Chunk(gathered)
 
 
-def task_call(app: Celery, chunk: Chunk) -> tuple[str, dict[str, Any], dict[str, Any]]:
-    """The message of a chunk: body (JSON text), headers and properties.
+class Sendable(Protocol):
+    """A message of events: its id, how many, and the JSON list of them."""
+
+    @property
+    def message_id(self) -> str: ...
+    @property
+    def count(self) -> int: ...
+    @property
+    def json(self) -> str: ...
+
+
+def task_call(app: Celery, message: Sendable) -> tuple[str, dict[str, Any], dict[str, Any]]:
+    """The task call that carries a message: body (JSON text), headers and properties.
 
     Celery makes the headers, as ``send_task`` would. The body is put together from the JSON that validation
     made, which saves encoding every event a second time.
     """
-    message = app.amqp.as_task_v2(
-        chunk.message_id,
+    call = app.amqp.as_task_v2(
+        message.message_id,
         INTAKE_TASK,
-        argsrepr=f"([{len(chunk.events)} events],)",
+        argsrepr=f"([{message.count} events],)",
         kwargsrepr="{}",
         ignore_result=True,
     )
-    body = b"[[[" + b",".join([event.body for event in chunk.events]) + b"]" + _AFTER_ARGS
-    return body.decode(), cast("dict[str, Any]", message.headers), cast("dict[str, Any]", message.properties)
+    return (
+        f"[[{message.json}{_AFTER_ARGS}",
+        cast("dict[str, Any]", call.headers),
+        cast("dict[str, Any]", call.properties),
+    )

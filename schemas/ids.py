@@ -1,4 +1,5 @@
-"""Identifiers as people see them: ``cv_12`` a conversion, ``pb_34`` a postback, ``at_56`` an attempt, ``ck_57`` a check.
+"""Identifiers as people see them: ``cv_12`` a conversion, ``pb_34`` a postback, ``at_56`` an attempt, ``ck_57`` a check,
+``in_58`` a request that came in.
 
 In tables they are plain integers; the prefix says which table, so that a support ticket, a log line and a
 command can never mean different things by the same number.
@@ -15,8 +16,15 @@ AttemptId = NewType("AttemptId", int)
 SignalId = NewType("SignalId", int)
 CheckId = NewType("CheckId", int)
 
-PREFIXES = {"cv": "conversion", "pb": "postback", "at": "attempt", "sg": "signal", "ck": "check"}
-_SHAPE = re.compile(r"^(cv|pb|at|sg|ck)_([1-9][0-9]{0,18})$")
+PREFIXES = {
+    "cv": "conversion",
+    "pb": "postback",
+    "at": "attempt",
+    "sg": "signal",
+    "ck": "check",
+    "in": "request",
+}
+_SHAPE = re.compile(r"^(cv|pb|at|sg|ck|in)_([1-9][0-9]{0,18})$")
 
 
 def show(prefix: str, number: int) -> str:

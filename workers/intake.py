@@ -70,7 +70,7 @@ def _one_by_one(
     results = []
     for item in taken:
         try:
-            results.append(store.commit_message(engine, message_id, [item], [], destinations))
+            results.append(store.commit_message(engine, message_id, [item], [], destinations, whole=False))
         except Exception as error:
             if is_away(error):
                 raise
@@ -84,8 +84,7 @@ def _one_by_one(
                 "Report it as a bug",
             )
             refused = [*refused, Refused(item.raw, [problem])]
-    if refused:
-        results.append(store.commit_message(engine, message_id, [], refused, destinations))
+    results.append(store.commit_message(engine, message_id, [], refused, destinations))
     names = [field.name for field in fields(IntakeResult)]
     return IntakeResult(**{name: sum(getattr(result, name) for result in results) for name in names})
 

@@ -15,6 +15,7 @@ from infra import broker
 from schemas.postback import Lease
 from workers.intake import take_message
 from workers.pruning import make_room
+from workers.relaying import relay
 from workers.releasing import release_due
 from workers.rescuing import rescue
 from workers.runtime import Runtime
@@ -64,6 +65,7 @@ def register(app: Celery, runtime: Runtime) -> None:
     @app.task(name=broker.RESCUE_TASK)
     def rescue_silent() -> None:
         rescue(runtime.engine, runtime.renderer)
+        relay(runtime.engine, app)
 
     @app.task(name=broker.PRUNE_TASK)
     def prune() -> None:

@@ -11,7 +11,7 @@ import orjson
 from sqlalchemy import Connection, Engine, text
 
 from infra.db.engine import as_json
-from infra.store import standings
+from infra.store import outbox, standings
 from infra.store.clicks import indexed
 from infra.store.dedupe import claim_keys
 from infra.store.destinations import Destinations
@@ -63,14 +63,19 @@ class IntakeResult:
 _SIGNALS_LOCK = 0x5369676E  # "Sign"
 
 
-def commit_message(
+def commit_message(  # noqa: PLR0913 — what came, in which message, and by what it is routed
     engine: Engine,
     message_id: str,
     taken: Sequence[Taken],
     refused: Sequence[Refused],
     destinations: Destinations,
+    *,
+    whole: bool = True,
 ) -> IntakeResult:
-    """Commit all that one queue message carried, or nothing. Running it again changes nothing but the count."""
+    """Commit all that one queue message carried, or nothing. Running it again changes nothing but the count.
+
+    ``whole``: there is nothing more of the message to come, so that the outbox need not keep it.
+    """
     versions = destinations.current()
     first: dict[Key, Taken] = {}
     for item in taken:
@@ -102,6 +107,8 @@ def commit_message(
             voided=voided,
         )
         _insert_receipt(connection, message_id, len(taken) + len(refused), result)
+        if whole:
+            outbox.take_out(connection, message_id)
         return result
 
     return retried(engine, run)

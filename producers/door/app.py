@@ -1,0 +1,124 @@
+"""The door's application: events straight on ASGI, everything else, and the document about all of it, by FastAPI."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from http import HTTPStatus
+
+import orjson
+from fastapi import FastAPI, Request
+from fastapi.exceptions import RequestValidationError
+from fastapi.responses import JSONResponse, Response
+from sqlalchemy import Engine, text
+from sqlalchemy.exc import SQLAlchemyError
+from starlette.concurrency import run_in_threadpool
+from starlette.exceptions import HTTPException
+
+from infra.broker import celery_app
+from infra.db.engine import open_engine
+from infra.version import VERSION
+from producers.door import document
+from producers.door.callers import Gatekeeper
+from producers.door.committing import Committer
+from producers.door.events import PATH, Events, Receive, Scope, Send
+from producers.door.problems import RefusedError
+from producers.door.sending import Sender
+from producers.lines import Lines
+
+
+class Door:
+    """The ASGI application of one process. It starts no thread and connects to nothing before its lifespan begins."""
+
+    def __init__(self, database_url: str, broker_url: str, gatekeeper: Gatekeeper) -> None:
+        self._database_url = database_url
+        self._broker_url = broker_url
+        self._gatekeeper = gatekeeper
+        self._events: Events | None = None
+        self._engine: Engine | None = None
+        self.api = FastAPI(
+            title="Holdfire",
+            version=VERSION,
+            description="Conversion events and signals over HTTP. 202 means committed.",
+            lifespan=self._lifespan,
+            redoc_url=None,
+        )
+        document.describe(self.api)
+        self.api.add_api_route("/healthz", self._healthz, methods=["GET"], tags=["health"])
+        self.api.add_api_route("/readyz", self._readyz, methods=["GET"], tags=["health"])
+        self.api.add_exception_handler(RefusedError, _problem)
+        self.api.add_exception_handler(HTTPException, _http_problem)
+        self.api.add_exception_handler(RequestValidationError, _validation_problem)
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if (
+            scope["type"] == "http"
+            and scope["path"] == PATH
+            and scope["method"] == "POST"
+            and self._events is not None
+        ):
+            await self._events(scope, receive, send)
+            return
+        await self.api(scope, receive, send)  # type: ignore[arg-type] # ASGI's own types are wider
+
+    @asynccontextmanager
+    async def _lifespan(self, _: FastAPI) -> AsyncIterator[None]:
+        self._engine = open_engine(self._database_url)
+        sender = Sender(self._engine, Lines(celery_app(self._broker_url)))
+        committer = Committer(self._engine, sender)
+        self._events = Events(committer, self._gatekeeper)
+        try:
+            yield
+        finally:
+            self._events = None
+            await run_in_threadpool(committer.close)
+            await run_in_threadpool(sender.close)
+            self._engine.dispose()
+
+    @staticmethod
+    async def _healthz() -> Response:
+        """The process lives."""
+        return JSONResponse({"status": "ok"})
+
+    async def _readyz(self) -> Response:
+        """It can take events: the database answers. The broker may be away, then events wait in the outbox."""
+        if self._engine is None or not await run_in_threadpool(_answers, self._engine):
+            refused = RefusedError(503, "unavailable", "the database does not answer")
+            return _response(refused)
+        return JSONResponse({"status": "ok"})
+
+
+def _answers(engine: Engine) -> bool:
+    try:
+        with engine.connect() as connection:
+            connection.execute(text("SELECT 1"))
+    except SQLAlchemyError:
+        return False
+    return True
+
+
+def _response(refused: RefusedError) -> Response:
+    headers = {name.decode(): value.decode() for name, value in refused.headers}
+    return Response(
+        orjson.dumps(refused.body()), refused.status, headers, media_type="application/problem+json"
+    )
+
+
+def _problem(_: Request, error: Exception) -> Response:
+    assert isinstance(error, RefusedError)
+    return _response(error)
+
+
+def _http_problem(_: Request, error: Exception) -> Response:
+    assert isinstance(error, HTTPException)
+    headers = tuple(
+        (name.lower().encode(), value.encode()) for name, value in (error.headers or {}).items()
+    )
+    code = HTTPStatus(error.status_code).phrase.lower().replace(" ", "_")
+    return _response(RefusedError(error.status_code, code, str(error.detail), headers))
+
+
+def _validation_problem(_: Request, error: Exception) -> Response:
+    assert isinstance(error, RequestValidationError)
+    said = "; ".join(f"{'.'.join(map(str, each['loc']))}: {each['msg']}" for each in error.errors())
+    return _response(RefusedError(422, "invalid", said))

@@ -1,0 +1,54 @@
+"""Serving the door: uvicorn, one or more processes on one port."""
+
+from __future__ import annotations
+
+import os
+from typing import Annotated
+
+import typer
+import uvicorn
+
+from infra.embedded.connect import resolve_urls
+from infra.logging import configure_logging
+from infra.settings import load_settings
+from producers.door.app import Door
+from producers.door.callers import Anyone
+
+_DATABASE, _BROKER = "HOLDFIRE_DOOR_DATABASE_URL", "HOLDFIRE_DOOR_BROKER_URL"
+
+
+def register(app: typer.Typer) -> None:
+    app.command("door")(door)
+
+
+def door(
+    host: Annotated[str, typer.Option(help="Address to listen on.")] = "127.0.0.1",
+    port: Annotated[int, typer.Option(help="Port to listen on.", min=0, max=65535)] = 8080,
+    processes: Annotated[int, typer.Option(help="Processes that share the port.", min=1, max=64)] = 1,
+) -> None:
+    """Serve the HTTP door: POST /v1/events, with its OpenAPI document at /docs."""
+    settings = load_settings()
+    configure_logging(settings.log_format, settings.log_level)
+    with resolve_urls(settings) as urls:
+        # A child process starts from the factory alone, and finds here what was resolved once.
+        os.environ |= {_DATABASE: urls.database_url, _BROKER: urls.broker_url}
+        uvicorn.run(
+            "producers.door.serving:application",
+            factory=True,
+            host=host,
+            port=port,
+            workers=processes,
+            loop="uvloop",
+            http="httptools",
+            log_config=None,
+            access_log=False,
+            server_header=False,
+            timeout_graceful_shutdown=20,
+        )
+
+
+def application() -> Door:
+    """The application of one process."""
+    settings = load_settings()
+    configure_logging(settings.log_format, settings.log_level)
+    return Door(os.environ[_DATABASE], os.environ[_BROKER], Anyone())

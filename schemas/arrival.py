@@ -1,0 +1,82 @@
+"""What arrives over HTTP: the request as it came, and what was made of it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+from schemas.problem import Problem
+
+Key = tuple[str, str]
+"""``(source, event_id)``."""
+
+
+@dataclass(frozen=True, slots=True)
+class Candidate:
+    """An event that passed validation: its place in the request from 0, its key, and the JSON that leaves."""
+
+    index: int
+    key: Key
+    body: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Refused:
+    """An entry that cannot be taken, and every reason."""
+
+    index: int
+    problems: list[Problem]
+
+
+@dataclass(frozen=True, slots=True)
+class Arrival:
+    """One request, verbatim, and the events found in it. ``key_id`` is the API key it came with.
+
+    ``dedupe_id`` is what its sender repeats deliveries under. ``body`` is as it came, before decompression.
+    """
+
+    kind: Literal["events", "hook", "click"]
+    source: str | None
+    method: str
+    target: str
+    headers: list[tuple[str, str]]
+    body: bytes
+    peer: str | None
+    candidates: list[Candidate]
+    refused: list[Refused] = field(default_factory=list)
+    key_id: int | None = None
+    idempotency_key: str | None = None
+    dedupe_id: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Receipt:
+    """What was committed of a request. ``replayed``: it had been answered before under its idempotency key."""
+
+    request_id: int
+    status_code: int
+    answer: dict[str, Any]
+    replayed: bool = False
+    conflict: bool = False
+    """Its idempotency key was used before for another request."""
+
+
+def answer_to(arrival: Arrival, request_id: str, duplicates: list[Candidate]) -> dict[str, Any]:
+    """The JSON that a sender of events gets: what was accepted, and what was not and why, by index."""
+    return {
+        "request_id": request_id,
+        "accepted": len(arrival.candidates) - len(duplicates),
+        "duplicates": [
+            {"index": each.index, "source": each.key[0], "event_id": each.key[1]} for each in duplicates
+        ],
+        "rejected": [
+            {
+                "index": each.index,
+                "problems": [
+                    {"code": p.code, "field": p.field, "reason": p.reason, "remedy": p.remedy}
+                    for p in each.problems
+                ],
+            }
+            for each in arrival.refused
+        ],
+    }
