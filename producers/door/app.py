@@ -111,9 +111,7 @@ def _problem(_: Request, error: Exception) -> Response:
 
 def _http_problem(_: Request, error: Exception) -> Response:
     assert isinstance(error, HTTPException)
-    headers = tuple(
-        (name.lower().encode(), value.encode()) for name, value in (error.headers or {}).items()
-    )
+    headers = tuple((name.lower().encode(), value.encode()) for name, value in (error.headers or {}).items())
     code = HTTPStatus(error.status_code).phrase.lower().replace(" ", "_")
     return _response(RefusedError(error.status_code, code, str(error.detail), headers))
 

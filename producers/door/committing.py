@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import threading
 from collections import deque
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import structlog
@@ -12,7 +13,7 @@ from sqlalchemy import Engine
 
 from infra.store import inbox
 from infra.store.transactions import is_away
-from producers.door.problems import unavailable
+from producers.door.problems import RefusedError, unavailable
 from producers.door.sending import Sender
 from schemas.arrival import Arrival, Receipt
 
@@ -82,34 +83,35 @@ class Committer:
             self._commit_apart(group, error)
             return
         # Answered first: what is committed is kept, and reaches the queue in any case.
-        _answer(group, list(committed.receipts))
+        _answer(group, committed.receipts)
         self._sender.send(committed.messages)
 
     def _commit_apart(self, group: list[_Waiting], error: Exception) -> None:
         """One request that cannot be stored must not refuse the others; a database that is away refuses all."""
         if is_away(error):
             log.error("requests.not_committed", count=len(group), error=type(error).__name__)
-            _answer(group, [unavailable("the database does not answer. Nothing was taken; send it again")])
+            refused = unavailable("the database does not answer. Nothing was taken; send it again")
+            _answer(group, [refused] * len(group))
         elif len(group) == 1:
-            log.error("request.not_committed", error=f"{type(error).__name__}: {getattr(error, 'orig', error)}")
+            log.error(
+                "request.not_committed", error=f"{type(error).__name__}: {getattr(error, 'orig', error)}"
+            )
             _answer(group, [unavailable("it could not be stored. Nothing was taken; report it as a bug")])
         else:
             for each in group:
                 self._commit([each])
 
 
-def _answer(group: list[_Waiting], results: list[Receipt] | list[Exception]) -> None:
-    """Wake the requests of a group, each loop once."""
-    if len(results) == 1:
-        results = results * len(group)  # type: ignore[assignment] # a list of either kind stays one
+def _answer(group: list[_Waiting], results: Sequence[Receipt | RefusedError]) -> None:
+    """Wake the requests of a group, all of one loop, by one call."""
     group[0].loop.call_soon_threadsafe(_wake, group, results)
 
 
-def _wake(group: list[_Waiting], results: list[Receipt | Exception]) -> None:
+def _wake(group: list[_Waiting], results: Sequence[Receipt | RefusedError]) -> None:
     for each, result in zip(group, results, strict=True):
         if each.answer.done():  # its sender went away
             continue
-        if isinstance(result, Exception):
+        if isinstance(result, RefusedError):
             each.answer.set_exception(result)
         else:
             each.answer.set_result(result)

@@ -66,7 +66,9 @@ _RETRY_AFTER = {"Retry-After": {"schema": {"type": "integer"}, "description": "s
 def problem(description: str, *, retry_after: bool = False) -> dict[str, Any]:
     """A documented refusal."""
     content = {"application/problem+json": {"schema": {"$ref": "#/components/schemas/Problem"}}}
-    return {"description": description, "content": content} | ({"headers": _RETRY_AFTER} if retry_after else {})
+    return {"description": description, "content": content} | (
+        {"headers": _RETRY_AFTER} if retry_after else {}
+    )
 
 
 def describe(api: FastAPI) -> None:
@@ -91,9 +93,7 @@ def describe(api: FastAPI) -> None:
         responses={
             202: {
                 "description": "Committed: accepted, known before, or refused with the reason, each by its index",
-                "content": {
-                    "application/json": {"schema": {"$ref": "#/components/schemas/EventsAnswer"}}
-                },
+                "content": {"application/json": {"schema": {"$ref": "#/components/schemas/EventsAnswer"}}},
             },
             400: problem("The body cannot be read as events"),
             401: problem("Credentials are missing or wrong"),
@@ -123,9 +123,7 @@ def describe(api: FastAPI) -> None:
                             ]
                         }
                     },
-                    "application/x-ndjson": {
-                        "schema": {"type": "string", "description": "one event a line"}
-                    },
+                    "application/x-ndjson": {"schema": {"type": "string", "description": "one event a line"}},
                 },
             },
             "security": [{"apiKey": []}],

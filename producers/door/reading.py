@@ -146,7 +146,5 @@ def _within_limit(body: bytes) -> bytes:
 
 
 def _too_large(when: str = "") -> RefusedError:
-    detail = (
-        f"the body is larger than {MAX_BODY_BYTES:,} bytes{f' {when}' if when else ''}. Send fewer events at once"
-    )
+    detail = f"the body is larger than {MAX_BODY_BYTES:,} bytes{f' {when}' if when else ''}. Send fewer events at once"
     return RefusedError(413, "too_large", detail)

@@ -18,7 +18,10 @@ _DATABASE, _BROKER = "HOLDFIRE_DOOR_DATABASE_URL", "HOLDFIRE_DOOR_BROKER_URL"
 
 
 def register(app: typer.Typer) -> None:
-    app.command("door")(door)
+    serve = typer.Typer(help="Serve the HTTP door.", no_args_is_help=True)
+    serve.callback()(lambda: None)  # without it, Typer makes a group of one command that command
+    serve.command("door")(door)
+    app.add_typer(serve, name="serve")
 
 
 def door(

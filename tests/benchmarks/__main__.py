@@ -18,6 +18,7 @@ import psutil
 from infra.embedded import Engines, use_engines
 from tests.benchmarks import holding
 from tests.benchmarks.bare import BARE_MODES, measure_bare
+from tests.benchmarks.door import door
 from tests.benchmarks.holdfire import Holdfire
 from tests.benchmarks.intake import HoldfireIntake
 from tests.benchmarks.peers.delay_insert import DelayInsert
@@ -108,6 +109,7 @@ PARTS: dict[str, Callable[[Engines, int, float], None]] = {
     "burst": holding.burst,
     "passes": holding.passes,
     "signals": holding.signals,
+    "door": door,
     "lateness": holding.lateness,
 }
 
