@@ -65,23 +65,28 @@ def _over_limits(order_id: str, value: str, other: str) -> str:
 
 
 def judge_knorex_xpo(request: Request, book: Book, settings: ProfileSettings, base_url: str) -> Judged:
-    """Knorex XPO under the transaction protocol.
+    """Knorex XPO.
 
     Its page: the ``kcid`` goes back with the event; a transaction id that is not valid or is duplicated is
-    rejected at once; the event's name has to be the one configured.
+    rejected at once; the event's name has to be the one configured. Under the partner protocol a partner's id takes
+    its place, and the same one counts again and again.
     """
     click_id, event = request.first("kcid"), request.first("event", "event_name", "name")
+    partner_id = request.first("partner_id")
     order_id, value = request.first("order_id", "transaction_id"), request.first("value", "revenue")
     found = Judgement(
         False, "", click_id, order_id, value, (click_id, event) if click_id else (), detail=event
     )
-    if not click_id:
+    if not click_id and not partner_id:
         return Answer(400, b"kcid is missing"), replace(found, reason="click-id-missing")
-    if reason := objection(click_id, book):
+    if click_id and (reason := objection(click_id, book)):
         return Answer(404, b"unknown kcid"), replace(found, reason=reason)
     if not event or (settings.events and event not in settings.events):
         reason = "event-name-mismatch" if event else "event-name-missing"
         return Answer(422, b"unknown event name"), replace(found, reason=reason)
+    if not click_id:
+        rebills = replace(settings, duplicates="counted")
+        return credit_once(replace(found, key=(partner_id, event)), book, rebills, OK)
     return credit_once(found, book, settings, OK)
 
 

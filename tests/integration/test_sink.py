@@ -320,6 +320,14 @@ def test_knorex_takes_the_configured_event_once(sink: SinkThread) -> None:
     assert [credit["order_id"] for credit in sink.client.credits("knorex-xpo")] == ["7"]
 
 
+def test_knorex_counts_a_partners_rebills_again_and_again(sink: SinkThread) -> None:
+    """Under the partner protocol there is no click to tell a repeat by; the event's name still has to match."""
+    sink.client.settings({"knorex-xpo": {"events": ["Purchase"]}})
+    asked = ["partner_id=p1&event=Purchase", "partner_id=p1&event=Purchase", "partner_id=p1&event=purchase"]
+    assert [status(get(sink, f"/knorex-xpo/p?{query}")) for query in asked] == [200, 200, 422]
+    assert len(sink.client.credits("knorex-xpo")) == 2
+
+
 def test_pushground_answers_200_whether_or_not_it_counted(sink: SinkThread) -> None:
     """200 without a payout, without a click id, and for a repeat: only the first whole one counts."""
     asked = [
