@@ -10,6 +10,7 @@ from datetime import UTC, datetime, timedelta
 from sqlalchemy import Engine, text
 
 from infra.embedded import Engines
+from infra.logging import configure_logging
 from infra.store import releasing
 from infra.store.destinations import Destinations
 from schemas.event import MAX_EVENTS_PER_MESSAGE
@@ -56,6 +57,7 @@ def passes(engines: Engines, rounds: int, scale: float) -> None:
 
 def signals(engines: Engines, rounds: int, scale: float) -> None:
     """Signals in messages of 500 with 10,000 and with 1,000,000 held: refunds that void, and partial ones."""
+    configure_logging("console", "WARNING")
     with _running(engines) as (holdfire, target):
         holdfire.enqueue(urls_at(target.url, 1))
         each = int(10_000 * scale)
