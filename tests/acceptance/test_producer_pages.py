@@ -1,0 +1,92 @@
+"""The pages for producers, done as they say: every command they show is run, and prints what they show."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import redis
+
+from tests.acceptance.page import ROOT, blocks, missing, reader
+
+PAGES = sorted([ROOT / "docs" / "producers.md", *(ROOT / "docs" / "producers").glob("*.md")])
+PAGES = [page for page in PAGES if page.exists()]
+
+
+@pytest.fixture
+def emptied_broker(broker_url: str) -> str:
+    """This module's broker, emptied: a page must not find another's messages."""
+    with redis.Redis.from_url(broker_url) as client:
+        client.flushdb()
+    return broker_url
+
+
+@pytest.mark.timeout(300)
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
+def test_a_page_does_what_it_says(
+    page: Path, tmp_path: Path, database_copy: str, emptied_broker: str
+) -> None:
+    """Followed from top to bottom in an empty folder, every command works and prints what the page shows."""
+    with reader(tmp_path, database_copy, emptied_broker) as person:
+        assert person.follow(page) > 0
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
+def test_a_page_shows_no_command_that_is_not_run(page: Path) -> None:
+    """A command or program on a page is marked to be run, is a file of its own, or says why it cannot be run here."""
+    assert [each.line for each in blocks(page.read_text("utf-8")) if each.unrun] == []
+
+
+PAGE = """
+```toml file=sub/a.toml
+x = 1
+```
+```sh run
+export WHO=reader
+cat sub/a.toml
+```
+```text
+x = …
+```
+Words.
+```sh run exit=3
+echo "$WHO at 127.0.0.1:8080"
+exit 3
+```
+```text
+…
+reader at 127.0.0.1:8080
+```
+```python run
+import os, sys
+print(os.environ["WHO"], file=sys.stderr)
+```
+```text
+%s
+```
+"""
+
+
+@pytest.mark.parametrize(
+    "last_line",
+    ["reader", pytest.param("writer", marks=pytest.mark.xfail(strict=True, raises=AssertionError))],
+)
+def test_a_page_is_followed_in_order_and_held_to_its_output(tmp_path: Path, last_line: str) -> None:
+    """Files are written, exports last, exit codes count, and output that is not printed fails the page."""
+    (tmp_path / "page.md").write_text(PAGE % last_line)
+    (tmp_path / "folder").mkdir()
+    with reader(tmp_path / "folder", "", "") as person:
+        assert person.follow(tmp_path / "page.md") == 3
+
+
+def test_expected_lines_have_to_come_in_order() -> None:
+    """Lines between them are let through; a line that came too early does not count."""
+    assert missing("a\n…\nc 1…2", "a\nb\nc 1 and 2") is None
+    assert missing("b\na", "a\nb") == "a"
+    assert missing("a.", "ab") == "a."
+
+
+def test_an_unmarked_command_is_noticed() -> None:
+    """A block of a programming language needs a mark; other languages and explained exceptions do not."""
+    shown = "```sh\nls\n```\n```json\n{}\n```\n```sh not-run: needs an account at the vendor\nls\n```\n```sh not-run:\nls\n```\n"
+    assert [each.line for each in blocks(shown) if each.unrun] == [1, 10]
