@@ -172,9 +172,10 @@ _NEVER = (
     ),
     (
         "duplicate_fired",
-        "duplicates that were fired",
-        """SELECT count(*) FROM postbacks p WHERE p.state = 'duplicate' AND (p.attempts > 0 OR EXISTS (
-        SELECT FROM attempts a WHERE a.postback_id = p.id))""",
+        "duplicates that were fired as such",
+        # One that was fired, voided and brought back is a duplicate from then on.
+        """SELECT count(*) FROM postbacks p JOIN intents i ON i.postback_id = p.id
+        WHERE p.state = 'duplicate' AND i.intent_at > p.settled_at""",
     ),
     (
         "adjusted_undelivered",

@@ -54,7 +54,8 @@ DAMAGE = {
     "fired_after_void": """UPDATE postbacks SET state = 'voided', void_reason = 'refunded',
         settled_at = settled_at - interval '1 hour' WHERE state = 'delivered'""",
     "fired_early": "UPDATE postbacks SET release_at = now() + interval '1 hour' WHERE state = 'delivered'",
-    "duplicate_fired": "UPDATE postbacks SET attempts = 1 WHERE state = 'duplicate'",
+    "duplicate_fired": """INSERT INTO intents (attempt_id, postback_id, number, intent_at, worker, url)
+        SELECT 0, id, 1, now() + interval '1 minute', '', '' FROM postbacks WHERE state = 'duplicate'""",
 }
 
 
