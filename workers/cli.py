@@ -22,10 +22,11 @@ from infra.embedded.connect import Urls, resolve_urls
 from infra.logging import configure_logging
 from infra.settings import Settings, load_settings
 from infra.store import destinations
+from infra.supervised import end_with_supervisor
 from workers.app import create_app
 from workers.runtime import LEASE_S, Runtime
 from workers.ticking import Clock, Ticker
-from workers.up import Supervisor, children, end_with_supervisor
+from workers.up import Supervisor, children
 
 GC_EVERY = 25_000
 M_ARENA_MAX = -8
@@ -146,6 +147,9 @@ def _let_go_all(engine: Engine, destination: str | None) -> int:
 def up(
     workers: Annotated[int, typer.Option(min=1, max=64, help="Worker processes.")] = 2,
     lease: Annotated[float, typer.Option(help="Seconds a claim lasts without a sign of life.")] = LEASE_S,
+    door: Annotated[
+        int | None, typer.Option(metavar="PORT", min=1, max=65535, help="Serve the HTTP door here as well.")
+    ] = None,
 ) -> None:
     """Run everything and stay up: engines, tables, destinations, the clock and the workers. Ctrl-C ends it."""
     from infra.db.migrate import migrate  # noqa: PLC0415 — 12 MB that no worker needs
@@ -158,8 +162,9 @@ def up(
         _apply_config(settings, engine)
         engine.dispose()
         where = "" if urls.engines is None else f" Its data is in {settings.data_dir}."
-        Supervisor(children(workers, lease)).run(
-            lambda: typer.echo(f"Holdfire is up.{where} Ctrl-C ends it.", err=True)
+        served = "" if door is None else f" The door is http://127.0.0.1:{door}/docs."
+        Supervisor(children(workers, lease, door)).run(
+            lambda: typer.echo(f"Holdfire is up.{where}{served} Ctrl-C ends it.", err=True)
         )
     typer.echo("Holdfire has ended; what is held goes on when it is up again.", err=True)
 

@@ -14,10 +14,10 @@ from types import FrameType
 
 import structlog
 
+from infra.supervised import SUPERVISED
+
 log = structlog.get_logger()
 
-SUPERVISED = "HOLDFIRE_SUPERVISED"
-"""Set for children: they end by themselves when their supervisor is gone, however it went."""
 STOP_WAIT_S = 40.0
 LONGEST_PAUSE_S = 10.0
 STEADY_S = 20.0
@@ -104,23 +104,10 @@ class Supervisor:
                 process.wait()
 
 
-def children(workers: int, lease_s: float | None = None) -> list[Child]:
-    """One clock and ``workers`` worker processes."""
+def children(workers: int, lease_s: float | None = None, door_port: int | None = None) -> list[Child]:
+    """One clock and ``workers`` worker processes; the HTTP door as well, if it gets a port of this machine."""
     lease = () if lease_s is None else ("--lease", str(lease_s))
-    return [Child("clock", ("clock",))] + [
+    door = [] if door_port is None else [Child("door", ("serve", "door", "--port", str(door_port)))]
+    return [Child("clock", ("clock",)), *door] + [
         Child(f"worker {number}", ("work", *lease)) for number in range(1, workers + 1)
     ]
-
-
-def end_with_supervisor() -> None:
-    """In a supervised child: end when the supervisor is gone (it was killed and could not say so)."""
-    supervisor = os.environ.get(SUPERVISED)
-    if not supervisor or os.getppid() != int(supervisor):
-        return
-
-    def watch() -> None:
-        while os.getppid() == int(supervisor):
-            time.sleep(0.5)
-        os.kill(os.getpid(), signal.SIGTERM)
-
-    threading.Thread(target=watch, name="supervisor watch", daemon=True).start()

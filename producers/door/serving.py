@@ -11,6 +11,7 @@ import uvicorn
 from infra.embedded.connect import resolve_urls
 from infra.logging import configure_logging
 from infra.settings import load_settings
+from infra.supervised import end_with_supervisor
 from producers.door.app import Door
 from producers.door.callers import Anyone
 
@@ -30,6 +31,7 @@ def door(
     processes: Annotated[int, typer.Option(help="Processes that share the port.", min=1, max=64)] = 1,
 ) -> None:
     """Serve the HTTP door: POST /v1/events, with its OpenAPI document at /docs."""
+    end_with_supervisor()
     settings = load_settings()
     configure_logging(settings.log_format, settings.log_level)
     with resolve_urls(settings) as urls:
