@@ -89,8 +89,14 @@ app = typer.Typer(
 
 
 @app.callback()
-def _front_door() -> None:
-    """Typer makes a group of what has a callback."""
+def _front_door(context: typer.Context) -> None:
+    """Give commands what their own room may not import."""
+    context.obj = _check_sources
+
+
+def _check_sources(sources: Any) -> Any:
+    """What is wrong with the sources of a configuration, as their hooks see it."""
+    return import_module("producers.hooks.sources").check_sources(sources)
 
 
 def main() -> None:

@@ -1,4 +1,4 @@
-"""The catalogue of networks, and the destinations of a ``holdfire.toml`` joined with it.
+"""The catalogue of networks, and what a ``holdfire.toml`` says: destinations joined with it, and sources.
 
 Every fault names the file, the key and the remedy, and all faults of a file are found at once.
 """
@@ -6,8 +6,9 @@ Every fault names the file, the key and the remedy, and all faults of a file are
 from __future__ import annotations
 
 import difflib
+import re
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import cache
 from importlib import resources
@@ -23,6 +24,7 @@ from schemas.destination import Contract, Destination, Limits, Rules, join
 from schemas.hold import HoldPolicy
 from schemas.network import Network, QueryParameter, read_network
 from schemas.problem import GENERAL_REMEDIES, Problem, plain_reason
+from schemas.source import SOURCE_NAME, Source
 
 _REMEDIES = {
     "missing": "Add it",
@@ -55,11 +57,16 @@ class ConfigError(ValueError):
 
 @dataclass(frozen=True, slots=True)
 class Config:
-    """What a ``holdfire.toml`` says: contracts by destination name, and what is allowed but worth a look."""
+    """What a ``holdfire.toml`` says: contracts by destination name, sources by theirs, and what is worth a look."""
 
     path: Path
     contracts: dict[str, Contract]
     warnings: list[Problem] = field(default_factory=list)
+    sources: dict[str, Source] = field(default_factory=dict)
+
+
+CheckSources = Callable[[Mapping[str, Source]], list[Problem]]
+"""What is wrong with the sources as far as their hooks know; the hooks are in a room that this one never enters."""
 
 
 @cache
@@ -76,8 +83,11 @@ def load_catalogue() -> dict[str, Network]:
     return networks
 
 
-def load_config(path: Path) -> Config:
-    """Read and check a ``holdfire.toml`` as a whole. Raises ``ConfigError`` with every problem found."""
+def load_config(path: Path, check_sources: CheckSources | None = None) -> Config:
+    """Read and check a ``holdfire.toml`` as a whole. Raises ``ConfigError`` with every problem found.
+
+    Without ``check_sources`` the shape of the sources is checked, and not whether their hooks know what they say.
+    """
     try:
         text = path.read_text("utf-8")
     except FileNotFoundError:
@@ -89,20 +99,16 @@ def load_config(path: Path) -> Config:
     data = _parse(str(path), text)
     problems = [
         Problem(
-            "unknown_table",
-            key,
-            "is not known",
-            _did_you_mean(key, ["destinations"]) or "Destinations are [destinations.NAME]",
+            "unknown_table", key, "is not known", _did_you_mean(key, [*_TOP]) or f"There are {_TOP_WORDS}"
         )
         for key in data
-        if key != "destinations"
+        if key not in _TOP
     ]
-    tables = data.get("destinations", {})
-    if not isinstance(tables, dict):
-        problems.append(Problem("not_a_table", "destinations", "is no table", "Write [destinations.NAME]"))
-        tables = {}
+    sources = _sources(_tables(data, "sources", problems), problems)
+    if check_sources is not None:
+        problems += check_sources(sources)
     contracts, warnings = {}, []
-    for name, table in tables.items():
+    for name, table in _tables(data, "destinations", problems).items():
         contract = _contract(name, table, problems)
         if contract is not None:
             findings = check(contract)
@@ -111,7 +117,37 @@ def load_config(path: Path) -> Config:
             contracts[name] = contract
     if problems:
         raise ConfigError(str(path), problems)
-    return Config(path, contracts, warnings)
+    return Config(path, contracts, warnings, sources)
+
+
+_TOP = ("destinations", "sources")
+_TOP_WORDS = "[destinations.NAME] and [sources.NAME]"
+
+
+def _tables(data: Mapping[str, Any], key: str, problems: list[Problem]) -> Mapping[str, Any]:
+    tables = data.get(key, {})
+    if isinstance(tables, Mapping):
+        return tables
+    problems.append(Problem("not_a_table", key, "is no table", f"Write [{key}.NAME]"))
+    return {}
+
+
+def _sources(tables: Mapping[str, Any], problems: list[Problem]) -> dict[str, Source]:
+    """The sources whose tables have the right shape; what is wrong with the others goes into ``problems``."""
+    sources = {}
+    for name, table in tables.items():
+        where = f"sources.{name}"
+        if not re.match(SOURCE_NAME, name) or len(name) > 64:
+            remedy = "Use up to 64 letters, digits, '.', '_', ':' and '-', a letter or digit first"
+            problems.append(Problem("source_name", where, "cannot be the source of an event", remedy))
+        elif not isinstance(table, Mapping):
+            problems.append(Problem("not_a_table", where, "is no table", f"Write [{where}]"))
+        else:
+            try:
+                sources[name] = Source.model_validate(table)
+            except ValidationError as error:
+                problems += flatten(error, where)
+    return sources
 
 
 def _parse(path: str, text: str) -> dict[str, Any]:

@@ -47,6 +47,10 @@ class Arrival:
     key_id: int | None = None
     idempotency_key: str | None = None
     dedupe_id: str | None = None
+    status_code: int | None = None
+    """What its sender is answered once it is committed, where that does not depend on what was found in it."""
+    ignored: str | None = None
+    """Why it means no event, where it is not meant to."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,6 +63,12 @@ class Receipt:
     replayed: bool = False
     conflict: bool = False
     """Its idempotency key was used before for another request."""
+
+
+def answer_to_delivery(arrival: Arrival, request_id: str, duplicates: list[Candidate]) -> dict[str, Any]:
+    """What became of a hook's delivery: for us, since its sender gets an answer of its own kind."""
+    ignored = {} if arrival.ignored is None else {"ignored": arrival.ignored}
+    return answer_to(arrival, request_id, duplicates) | ignored
 
 
 def answer_to(arrival: Arrival, request_id: str, duplicates: list[Candidate]) -> dict[str, Any]:

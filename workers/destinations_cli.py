@@ -43,6 +43,8 @@ AdjustmentOption = Annotated[
 ]
 YesOption = Annotated[bool, typer.Option("--yes", help="Do not ask.")]
 
+_NOTHING: dict[str, list[str]] = {"destinations": [], "sources": []}
+
 commands = typer.Typer(
     help="Check, apply, list, render and try destinations.",
     no_args_is_help=True,
@@ -64,15 +66,17 @@ def register(app: typer.Typer) -> None:
 
 
 @commands.command()
-def check(config: ConfigOption = None, as_json: JsonOption = False) -> None:
-    """Check the whole file; every problem names its key and remedy. Exits 1 if there is one."""
+def check(context: typer.Context, config: ConfigOption = None, as_json: JsonOption = False) -> None:
+    """Check the whole file, sources included; every problem names its key and remedy. Exits 1 if there is one."""
     path = _path(config)
     try:
-        loaded = load_config(path)
+        # Only the front door knows the hooks; the file's shape is checked in any case.
+        loaded = load_config(path, context.obj)
     except ConfigError as error:
-        page.print_findings(path, [], error.problems, [], as_json=as_json)
+        page.print_findings(path, _NOTHING, error.problems, [], as_json=as_json)
         raise typer.Exit(1) from error
-    page.print_findings(path, list(loaded.contracts), [], loaded.warnings, as_json=as_json)
+    named = {"destinations": list(loaded.contracts), "sources": list(loaded.sources)}
+    page.print_findings(path, named, [], loaded.warnings, as_json=as_json)
 
 
 @commands.command()
@@ -209,7 +213,7 @@ def _load(path: Path, *, as_json: bool) -> Config:
     try:
         return load_config(path)
     except ConfigError as error:
-        page.print_findings(path, [], error.problems, [], as_json=as_json)
+        page.print_findings(path, _NOTHING, error.problems, [], as_json=as_json)
         raise typer.Exit(1) from error
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -21,19 +22,29 @@ from schemas.problem import Problem
 
 
 def print_findings(
-    path: Path, names: list[str], problems: list[Problem], warnings: list[Problem], *, as_json: bool
+    path: Path,
+    names: Mapping[str, list[str]],
+    problems: list[Problem],
+    warnings: list[Problem],
+    *,
+    as_json: bool,
 ) -> None:
+    """``names``: of the destinations and of the sources, under these words."""
     if as_json:
         found = {"problems": [asdict(one) for one in problems], "warnings": [asdict(one) for one in warnings]}
-        print_json({"file": str(path), "ok": not problems, "destinations": names, **found})
+        print_json({"file": str(path), "ok": not problems, **names, **found})
         return
     for one in problems:
         typer.echo(f"problem  {one}", err=True)
     for one in warnings:
         typer.echo(f"warning  {one}", err=True)
     counted = f"{len(problems)} problem{'' if len(problems) == 1 else 's'}" if problems else "no problems"
-    destinations = "" if problems else f"{len(names)} destination{'' if len(names) == 1 else 's'}, "
-    typer.echo(f"{path}: {destinations}{counted}", err=bool(problems))
+    found_names = [
+        f"{len(each)} {word.removesuffix('s') if len(each) == 1 else word}, "
+        for word, each in names.items()
+        if not problems and (each or word == "destinations")
+    ]
+    typer.echo(f"{path}: {''.join(found_names)}{counted}", err=bool(problems))
 
 
 def print_changes(changes: list[Change]) -> None:

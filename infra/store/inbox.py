@@ -13,7 +13,7 @@ from sqlalchemy.exc import IntegrityError
 from infra.db.engine import as_json, copy_bytes, copy_rows, copy_text, copy_value
 from infra.store.outbox import Message, write
 from infra.store.transactions import retried
-from schemas.arrival import Arrival, Candidate, Key, Receipt, answer_to
+from schemas.arrival import Arrival, Candidate, Key, Receipt, answer_to, answer_to_delivery
 from schemas.event import MAX_EVENTS_PER_MESSAGE
 from schemas.ids import show
 
@@ -39,6 +39,7 @@ def commit(engine: Engine, arrivals: Sequence[Arrival]) -> Committed:
 
     Events that are known (taken in, or earlier in the group) are answered as duplicates and go nowhere. A request
     whose idempotency key was used before by the same API key is not committed again: it gets the first one's answer.
+    A hook's delivery whose events were taken before under its dedupe id is kept, and nothing in it is taken again.
     """
     for _ in range(TRIES):
         try:
@@ -51,6 +52,7 @@ def commit(engine: Engine, arrivals: Sequence[Arrival]) -> Committed:
 
 def _commit(connection: Connection, arrivals: Sequence[Arrival]) -> Committed:
     answered = _answered(connection, [arrival for arrival in arrivals if arrival.idempotency_key is not None])
+    delivered = _delivered(connection, arrivals)
     known = _known(connection, {each.key for arrival in arrivals for each in arrival.candidates})
     receipts, rows = [], []
     accepted: list[Candidate] = []
@@ -59,15 +61,18 @@ def _commit(connection: Connection, arrivals: Sequence[Arrival]) -> Committed:
         if slot in answered:
             receipts.append(answered[slot].again(arrival))
             continue
+        if arrival.kind == "hook" and (arrival.source, arrival.dedupe_id) in delivered:
+            receipt, row = _repeated(arrival, number, delivered[arrival.source, arrival.dedupe_id])
+            receipts.append(receipt)
+            rows.append(row)
+            continue
         taken, duplicates = _sift(arrival.candidates, known)
-        receipt = Receipt(
-            number,
-            202 if arrival.candidates else 422,
-            answer_to(arrival, show("in", number), duplicates),
-        )
+        receipt = _receipt(arrival, number, duplicates)
         accepted += taken
         receipts.append(receipt)
         rows.append(_row(arrival, receipt, len(taken), len(duplicates)))
+        if arrival.dedupe_id is not None and arrival.candidates and not arrival.refused:
+            delivered[arrival.source, arrival.dedupe_id] = number
         if arrival.idempotency_key is not None:
             answered[slot] = _Answered(sha256(arrival.body).digest(), receipt)
     copy_rows(connection, "inbox", _COLUMNS, rows)
@@ -115,6 +120,42 @@ def _answered(connection: Connection, arrivals: list[Arrival]) -> dict[_Slot, _A
         )
         for row in rows
     }
+
+
+def _delivered(
+    connection: Connection, arrivals: Sequence[Arrival]
+) -> dict[tuple[str | None, str | None], int]:
+    """Deliveries whose events were taken, all of them, by source and dedupe id.
+
+    One that could not be mapped, or meant nothing, is looked at again when it is repeated: its mapping may be mended.
+    """
+    asked = [each for each in arrivals if each.kind == "hook" and each.dedupe_id is not None]
+    if not asked:
+        return {}
+    query = text("""
+        SELECT i.source, i.dedupe_id, min(i.id) AS id
+        FROM json_to_recordset(:rows) AS r(source text, dedupe_id text)
+            JOIN inbox i ON i.source = r.source AND i.dedupe_id = r.dedupe_id
+        WHERE i.kind = 'hook' AND i.rejected = 0 AND i.accepted + i.duplicates > 0
+        GROUP BY i.source, i.dedupe_id""")
+    rows = as_json([{"source": each.source, "dedupe_id": each.dedupe_id} for each in asked])
+    return {(row.source, row.dedupe_id): row.id for row in connection.execute(query, {"rows": rows})}
+
+
+def _receipt(arrival: Arrival, number: int, duplicates: list[Candidate]) -> Receipt:
+    if arrival.kind == "hook":
+        answer = answer_to_delivery(arrival, show("in", number), duplicates)
+    else:
+        answer = answer_to(arrival, show("in", number), duplicates)
+    return Receipt(number, arrival.status_code or (202 if arrival.candidates else 422), answer)
+
+
+def _repeated(arrival: Arrival, number: int, first: int) -> tuple[Receipt, tuple[str, ...]]:
+    """A delivery that came before: kept as evidence, with what it repeats."""
+    bare = replace(arrival, candidates=[], refused=[], ignored=None)
+    receipt = _receipt(bare, number, [])
+    receipt = replace(receipt, answer=receipt.answer | {"repeats": show("in", first)})
+    return receipt, _row(bare, receipt, 0, 0)
 
 
 def _known(connection: Connection, keys: set[Key]) -> set[Key]:

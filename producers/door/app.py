@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from http import HTTPStatus
 
@@ -22,19 +22,29 @@ from producers.door import document
 from producers.door.callers import Gatekeeper
 from producers.door.committing import Committer
 from producers.door.events import PATH, Events, Receive, Scope, Send
+from producers.door.hooks import Hooks
 from producers.door.problems import RefusedError
 from producers.door.sending import Sender
+from producers.hooks.sources import Opened
 from producers.lines import Lines
 
 
 class Door:
     """The ASGI application of one process. It starts no thread and connects to nothing before its lifespan begins."""
 
-    def __init__(self, database_url: str, broker_url: str, gatekeeper: Gatekeeper) -> None:
+    def __init__(
+        self,
+        database_url: str,
+        broker_url: str,
+        gatekeeper: Gatekeeper,
+        *,
+        sources: Mapping[str, Opened] | None = None,
+    ) -> None:
         self._database_url = database_url
         self._broker_url = broker_url
         self._gatekeeper = gatekeeper
         self._events: Events | None = None
+        self._hooks = Hooks(sources or {})
         self._engine: Engine | None = None
         self.api = FastAPI(
             title="Holdfire",
@@ -44,6 +54,7 @@ class Door:
             redoc_url=None,
         )
         document.describe(self.api)
+        self._hooks.mount(self.api)
         self.api.add_api_route("/healthz", self._healthz, methods=["GET"], tags=["health"])
         self.api.add_api_route("/readyz", self._readyz, methods=["GET"], tags=["health"])
         self.api.add_exception_handler(RefusedError, _problem)
@@ -67,10 +78,11 @@ class Door:
         sender = Sender(self._engine, Lines(celery_app(self._broker_url)))
         committer = Committer(self._engine, sender)
         self._events = Events(committer, self._gatekeeper)
+        self._hooks.committer = committer
         try:
             yield
         finally:
-            self._events = None
+            self._events = self._hooks.committer = None
             await run_in_threadpool(committer.close)
             await run_in_threadpool(sender.close)
             self._engine.dispose()
