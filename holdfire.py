@@ -38,6 +38,7 @@ MENU: dict[str, Entry] = {
     "void": Entry("workers.by_hand", _RUN, "Void postbacks by hand: they never fire."),
     "extend": Entry("workers.by_hand", _RUN, "Extend the windows of held postbacks by hand."),
     "enqueue": Entry("producers.cli", _SEND, "Send a file of events, and see to it that they are committed."),
+    "relay": Entry("producers.relaying", _SEND, "Relay what services enqueued in their own transactions."),
     "serve": Entry("producers.door.serving", _SEND, "Serve the HTTP door."),
     "migrate": Entry("infra.db.cli", _SET_UP, "Bring the database's tables to this version."),
     "destinations": Entry(

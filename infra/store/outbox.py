@@ -1,4 +1,7 @@
-"""Messages on their way to intake: committed with what answers for them, deleted by the commit that takes them in."""
+"""Messages on their way to intake: committed with what answers for them, deleted by the commit that takes them in.
+
+This is the HTTP door's, in Holdfire's own database. The one that services write to, in theirs, is producers.outbox.
+"""
 
 from __future__ import annotations
 
