@@ -13,33 +13,55 @@ from schemas.lifecycle import State
 def claim_keys(connection: Connection, wanted: dict[bytes, int]) -> dict[bytes, int]:
     """Claim each key for a postback, unless another one holds it. Returns who holds it now.
 
-    A holder that can no longer be counted (voided or expired before it fired) gives its key away.
+    A holder that can no longer be counted (voided or expired before it fired) gives its key away, and its duplicates
+    are duplicates of whoever takes it.
     """
     holders = dict(wanted)
     unclaimed = set(wanted)
+    before: dict[bytes, int] = {}
     while unclaimed:
         won = _insert(connection, {key: wanted[key] for key in unclaimed})
         holders |= {key: wanted[key] for key in won}
-        taken = _holders(connection, unclaimed - won)
+        before |= {key: number for key, number in won.items() if number is not None}
+        taken = _holders(connection, unclaimed - won.keys())
         holders |= {key: holder for key, (holder, _) in taken.items()}
         # One that was voided since we looked gives its key away after all.
         unclaimed = {key for key, (_, state) in taken.items() if state in (State.VOIDED, State.EXPIRED)}
+    _follow(connection, {number: wanted[key] for key, number in before.items() if number != wanted[key]})
     return holders
 
 
-def _insert(connection: Connection, wanted: dict[bytes, int]) -> set[bytes]:
-    """Claim keys for postbacks; those that were won."""
+def _insert(connection: Connection, wanted: dict[bytes, int]) -> dict[bytes, int | None]:
+    """Claim keys for postbacks; those that were won, with who held each before."""
     rows = as_json([{"key": key.hex(), "id": number} for key, number in sorted(wanted.items())])
     won = connection.execute(
         text("""
-        INSERT INTO dedupe_keys AS d (key, postback_id)
-        SELECT decode(r.key, 'hex'), r.id FROM json_to_recordset(:rows) AS r(key text, id bigint)
-        ON CONFLICT (key) DO UPDATE SET postback_id = EXCLUDED.postback_id
-            WHERE (SELECT state FROM postbacks p WHERE p.id = d.postback_id) IN ('voided', 'expired')
-        RETURNING encode(key, 'hex')"""),
+        WITH r AS (
+            SELECT decode(r.key, 'hex') AS key, r.id FROM json_to_recordset(:rows) AS r(key text, id bigint)),
+        before AS (SELECT d.key, d.postback_id FROM r JOIN dedupe_keys d ON d.key = r.key),
+        won AS (
+            INSERT INTO dedupe_keys AS d (key, postback_id) SELECT key, id FROM r
+            ON CONFLICT (key) DO UPDATE SET postback_id = EXCLUDED.postback_id
+                WHERE (SELECT state FROM postbacks p WHERE p.id = d.postback_id) IN ('voided', 'expired')
+            RETURNING key)
+        SELECT encode(won.key, 'hex') AS key, before.postback_id FROM won LEFT JOIN before USING (key)"""),
         {"rows": rows},
-    ).scalars()
-    return {bytes.fromhex(key) for key in won}
+    )
+    return {bytes.fromhex(row.key): row.postback_id for row in won}
+
+
+def _follow(connection: Connection, takers: dict[int, int]) -> None:
+    """Duplicates of one that gave its key away are duplicates of whoever has it now."""
+    if takers:
+        connection.execute(
+            text("""
+            WITH taken AS (SELECT * FROM json_to_recordset(:rows) AS r(before bigint, now bigint))
+            UPDATE postbacks p SET duplicate_of = taken.now,
+                reason = 'the network would take it for pb_' || taken.now || ' again'
+            FROM taken WHERE p.duplicate_of = taken.before AND p.duplicate_of IS NOT NULL AND p.state = 'duplicate'
+                AND p.id <> taken.now"""),
+            {"rows": as_json([{"before": before, "now": now} for before, now in takers.items()])},
+        )
 
 
 def _holders(connection: Connection, keys: Iterable[bytes]) -> dict[bytes, tuple[int, State]]:

@@ -162,33 +162,18 @@ _REINSTATE = text("""
     FROM json_to_recordset(:rows) AS r(id bigint, state text, reason text, duplicate_of bigint)
     WHERE p.id = r.id AND p.state = 'voided'""")
 
-# Duplicates of one that gave its key away are duplicates of whoever has it now.
-_FOLLOW_KEY = text("""
-    WITH taken AS (SELECT * FROM json_to_recordset(:rows) AS r(before bigint, now bigint))
-    UPDATE postbacks p SET duplicate_of = taken.now,
-        reason = 'the network would take it for pb_' || taken.now || ' again'
-    FROM taken WHERE p.duplicate_of = taken.before AND p.duplicate_of IS NOT NULL AND p.state = 'duplicate' AND p.id <> taken.now""")
-
 
 def _reinstate(connection: Connection, now: datetime, ruled: list[Ruled]) -> None:
     """What voided them was withdrawn: on with what is left of window and horizon, unless another took their place."""
     if not ruled:
         return
     keys = _keys(connection, ruled)
-    before = _holders(connection, list(keys.values()))
     first: dict[bytes, int] = {}
     for each in ruled:
         first.setdefault(keys[each.found.id], each.found.id)
     holders = claim_keys(connection, first)
     rows = [_reinstated(each, holders[keys[each.found.id]], now) for each in ruled]
     connection.execute(_REINSTATE, {"rows": as_json(rows)})
-    moved = [
-        {"before": before[key], "now": holder}
-        for key, holder in holders.items()
-        if key in before and before[key] != holder
-    ]
-    if moved:
-        connection.execute(_FOLLOW_KEY, {"rows": as_json(moved)})
 
 
 def _reinstated(each: Ruled, holder: int, now: datetime) -> dict[str, Any]:
@@ -216,16 +201,6 @@ def _keys(connection: Connection, ruled: list[Ruled]) -> dict[int, bytes]:
         assert isinstance(event, ConversionEvent)
         keys[each.found.id] = dedupe_key(each.contract, event)
     return keys
-
-
-def _holders(connection: Connection, keys: list[bytes]) -> dict[bytes, int]:
-    found = connection.execute(
-        text("""
-        SELECT encode(key, 'hex') AS key, postback_id FROM dedupe_keys
-        WHERE key IN (SELECT decode(k, 'hex') FROM json_array_elements_text(:keys) k)"""),
-        {"keys": as_json([key.hex() for key in keys])},
-    )
-    return {bytes.fromhex(row.key): row.postback_id for row in found}
 
 
 def promote_duplicates(connection: Connection, ended: list[int]) -> None:

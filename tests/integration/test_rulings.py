@@ -278,3 +278,16 @@ def test_a_confirmation_ends_the_window_of_what_is_voided_as_well(
     ground.take(decision("approved", "a"))
     postback = ground.postback("e")
     assert (postback.state, postback.release_at <= postback.now) == ("held", True)
+
+
+def test_of_two_that_may_take_a_free_place_at_once_one_does(ground: Ground) -> None:
+    """The first is voided, its duplicate was disputed: in one message that is won and a new conversion arrives."""
+    hold(ground, REFUND, rules=ONE_A_CLICK)
+    same: dict[str, Any] = {"click_ids": {"generic": "t"}}
+    ground.take(conversion("first", order_id="o1", **same), conversion("second", order_id="o2", **same))
+    ground.take(dispute("opened", order_id="o2"))
+    ground.take(decision("declined", order_id="o1"))
+    assert ground.states() == {"voided": 1, "duplicate": 1}
+    ground.take(dispute("won", order_id="o2"), conversion("third", order_id="o3", **same))
+    second, third = ground.postback("second"), ground.postback("third")
+    assert (third.state, second.state, second.duplicate_of) == ("held", "duplicate", third.id)
