@@ -40,6 +40,9 @@ MENU: dict[str, Entry] = {
     "enqueue": Entry("producers.cli", _SEND, "Send a file of events, and see to it that they are committed."),
     "relay": Entry("producers.relaying", _SEND, "Relay what services enqueued in their own transactions."),
     "serve": Entry("producers.door.serving", _SEND, "Serve the HTTP door."),
+    "keys": Entry(
+        "producers.keys_cli", _SET_UP, "Create, list, rotate and revoke the API keys of the HTTP door."
+    ),
     "migrate": Entry("infra.db.cli", _SET_UP, "Bring the database's tables to this version."),
     "destinations": Entry(
         "workers.destinations_cli", _SET_UP, "Check, apply, list, render and try destinations."

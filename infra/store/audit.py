@@ -7,16 +7,21 @@ import socket
 from typing import Any
 
 import orjson
-from sqlalchemy import Engine, text
+from sqlalchemy import Connection, Engine, text
 
 
 def record(engine: Engine, *, who: str, action: str, detail: dict[str, Any]) -> None:
     """Write down that ``who`` did ``action``; committed when this returns. ``detail`` must hold no secret."""
     with engine.begin() as connection:
-        connection.execute(
-            text("INSERT INTO audit (who, action, detail) VALUES (:who, :action, :detail)"),
-            {"who": who, "action": action, "detail": orjson.dumps(detail, default=str).decode()},
-        )
+        write(connection, who=who, action=action, detail=detail)
+
+
+def write(connection: Connection, *, who: str, action: str, detail: dict[str, Any]) -> None:
+    """As ``record``, within the transaction that does it."""
+    connection.execute(
+        text("INSERT INTO audit (who, action, detail) VALUES (:who, :action, :detail)"),
+        {"who": who, "action": action, "detail": orjson.dumps(detail, default=str).decode()},
+    )
 
 
 def operator() -> str:

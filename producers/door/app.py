@@ -77,6 +77,7 @@ class Door:
         self._engine = open_engine(self._database_url)
         sender = Sender(self._engine, Lines(celery_app(self._broker_url)))
         committer = Committer(self._engine, sender)
+        await run_in_threadpool(self._gatekeeper.start)
         self._events = Events(committer, self._gatekeeper)
         self._hooks.committer = committer
         try:
@@ -85,6 +86,7 @@ class Door:
             self._events = self._hooks.committer = None
             await run_in_threadpool(committer.close)
             await run_in_threadpool(sender.close)
+            await run_in_threadpool(self._gatekeeper.close)
             self._engine.dispose()
 
     @staticmethod

@@ -41,13 +41,31 @@ class Caller:
 class Gatekeeper(Protocol):
     """Tells callers by their credentials."""
 
+    def start(self) -> None:
+        """Called once, before the first request, off the event loop."""
+        ...
+
+    def close(self) -> None:
+        """Called once, after the last request."""
+        ...
+
     def admit(self, headers: dict[bytes, bytes], body: bytes) -> Caller:
-        """Who sent this. Raises RefusedError: 401 without or with wrong credentials, 429 when it is too much."""
+        """Who sent this. Called on the event loop at every request, so it must take microseconds.
+
+        Header names are in lower case, ``body`` as it came. Raises RefusedError: 401 without credentials or with wrong
+        ones, 429 when it is too much, 503 when there is no telling.
+        """
         ...
 
 
 class Anyone:
     """Lets everyone in: for a door that only this machine can reach."""
+
+    def start(self) -> None:
+        """Nothing to prepare."""
+
+    def close(self) -> None:
+        """Nothing to end."""
 
     def admit(self, headers: dict[bytes, bytes], body: bytes) -> Caller:
         return Caller(0, "anyone")

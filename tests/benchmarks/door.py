@@ -73,7 +73,7 @@ def _plain(engines: Engines) -> list[str]:
 
 def _ours(engines: Engines) -> list[str]:
     os.environ |= {"HOLDFIRE_DATABASE_URL": engines.database_url, "HOLDFIRE_BROKER_URL": engines.broker_url}
-    return [sys.executable, "-m", "holdfire", "serve", "door", "--port"]
+    return [sys.executable, "-m", "holdfire", "serve", "door", "--open", "--port"]
 
 
 def _measure(command: list[str], batch: int, seconds: float) -> Load:

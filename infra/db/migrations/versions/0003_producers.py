@@ -48,9 +48,34 @@ CREATE INDEX inbox_received ON inbox USING brin (received_at);
 CREATE TRIGGER inbox_append_only BEFORE UPDATE OR DELETE ON inbox FOR EACH ROW EXECUTE FUNCTION refuse_change();
 """
 
+# Who may use the door. Of a plain key only its hash is kept. A signing key must be readable to check a signature, so it
+# stands in a column of its own, until it is revoked or rotated away. A rotated key has two secrets until the older ends.
+API_KEYS = """
+CREATE TABLE api_keys (
+    id         integer GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
+    name       text NOT NULL,
+    sources    text[] NOT NULL,
+    events     text[] NOT NULL,
+    per_second integer CHECK (per_second > 0),
+    signs      boolean NOT NULL,
+    created_at timestamptz NOT NULL DEFAULT now(),
+    expires_at timestamptz,
+    revoked_at timestamptz
+);
+CREATE UNIQUE INDEX api_keys_name ON api_keys (name) WHERE revoked_at IS NULL;
+CREATE TABLE api_key_secrets (
+    key_id         integer NOT NULL REFERENCES api_keys,
+    sha256         bytea PRIMARY KEY,
+    signing_secret text,
+    created_at     timestamptz NOT NULL DEFAULT now(),
+    ends_at        timestamptz
+);
+CREATE INDEX api_key_secrets_key ON api_key_secrets (key_id);
+"""
+
 
 def upgrade() -> None:
-    for statements in (OUTBOX, INBOX):
+    for statements in (OUTBOX, INBOX, API_KEYS):
         op.execute(statements)
     refuse_truncate(op.get_bind(), "inbox")
 
