@@ -97,6 +97,7 @@ def describe(api: FastAPI) -> None:
             },
             400: problem("The body cannot be read as events"),
             401: problem("Credentials are missing or wrong"),
+            408: problem("The body did not come in time"),
             413: problem("Too large, or too many events"),
             415: problem("A content type or coding that is not read"),
             422: problem("No event could be taken, or the Idempotency-Key was used for another body"),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import zlib
 from collections.abc import Awaitable, Callable, Iterable
 from dataclasses import dataclass
@@ -14,6 +15,8 @@ from schemas.problem import Problem
 
 MAX_BODY_BYTES: Final = 4_000_000
 """As it comes, and again once decompressed."""
+BODY_DEADLINE_S: Final = 30.0
+"""A sender that trickles must not hold a place for ever."""
 MAX_EVENTS: Final = 1_000
 MAX_DEPTH: Final = 16
 """Of arrays and objects inside each other; an event has three."""
@@ -31,8 +34,22 @@ class Entry:
     problem: Problem | None = None
 
 
-async def read_body(receive: Receive, headers: dict[bytes, bytes]) -> bytes:
-    """The body as it came. Raises RefusedError: 413 if it is larger than the limit, 400 if the sender went away."""
+async def read_body(
+    receive: Receive, headers: dict[bytes, bytes], *, within_s: float = BODY_DEADLINE_S
+) -> bytes:
+    """The body as it came.
+
+    Raises RefusedError: 413 if it is larger than the limit, 408 if it takes too long, 400 if the sender went away.
+    """
+    try:
+        async with asyncio.timeout(within_s):
+            return await _read(receive, headers)
+    except TimeoutError:
+        detail = f"the body did not come within {within_s:g} s. Send it again"
+        raise RefusedError(408, "too_slow", detail, ((b"connection", b"close"),)) from None
+
+
+async def _read(receive: Receive, headers: dict[bytes, bytes]) -> bytes:
     length = headers.get(b"content-length", b"0")
     if length.isdigit() and int(length) > MAX_BODY_BYTES:
         raise _too_large()
