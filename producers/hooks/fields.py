@@ -85,13 +85,18 @@ def amount(value: object, field: str) -> str:
     return plain(number)
 
 
-def amount_of_minor(value: object, currency: str, field: str) -> str:
-    """An amount from the currency's minor units: 4990 EUR is 49.90, 500 JPY is 500, 5124 KWD is 5.124."""
+def amount_of_minor(
+    value: object, currency: str, field: str, exceptions: Mapping[str, int] | None = None
+) -> str:
+    """An amount from the currency's minor units: 4990 EUR is 49.90, 500 JPY is 500, 5124 KWD is 5.124.
+
+    ``exceptions``: decimal places of currencies for which a sender departs from ISO 4217.
+    """
     if isinstance(value, bool) or not isinstance(value, int):
         raise MappingError(
             field, f"is {_kind(value)}, not a whole number of minor units", "Send a whole number"
         )
-    digits = MINOR_DIGITS.get(currency)
+    digits = {**MINOR_DIGITS, **(exceptions or {})}.get(currency)
     if digits is None:
         raise MappingError(
             field, f"is in {currency[:20]!r}, no ISO 4217 currency", "Send its three-letter code"

@@ -8,10 +8,11 @@ import hmac
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from ipaddress import IPv4Network, IPv6Network, ip_address
+from ipaddress import IPv4Network, IPv6Network, ip_address, ip_network
 from typing import Final, Literal
 
-from producers.hooks.hook import Delivery
+from producers.hooks.hook import Delivery, Options, Verifier
+from schemas.problem import Problem
 
 Algorithm = Literal["sha1", "sha256", "sha512"]
 Encoding = Literal["hex", "base64"]
@@ -174,3 +175,37 @@ class AllowList:
         if any(peer in network for network in self.networks):
             return None
         return f"{peer} is not in the source's allow list"
+
+
+@dataclass(frozen=True, slots=True)
+class Both:
+    """Two proofs, each of which must hold."""
+
+    first: Verifier
+    second: Verifier
+
+    def verify(self, delivery: Delivery, secrets: Sequence[str]) -> str | None:
+        return self.first.verify(delivery, secrets) or self.second.verify(delivery, secrets)
+
+
+def networks_of(options: Options, key: str = "allow") -> tuple[IPv4Network | IPv6Network, ...]:
+    """The networks of an option such as ``allow = ["203.0.113.0/24", "2001:db8::1"]``, those that are in order."""
+    found = []
+    for each in options.texts(key):
+        try:
+            found.append(ip_network(each))
+        except ValueError:
+            continue
+    return tuple(found)
+
+
+def check_networks(options: Options, key: str = "allow", *, needed: bool = False) -> list[Problem]:
+    """What is wrong with the networks of an option."""
+    remedy = f'Write it like {key} = ["203.0.113.0/24"]'
+    given = options.values.get(key)
+    if given is None:
+        reason = "is missing: without it nobody could tell whose deliveries they are"
+        return [Problem("no_networks", key, reason, remedy)] if needed else []
+    if not isinstance(given, list) or not given or len(networks_of(options, key)) != len(given):
+        return [Problem("networks", key, "is no list of addresses and networks", remedy)]
+    return []
