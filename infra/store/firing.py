@@ -56,7 +56,7 @@ _RECORD_INTENTS = text("""
         INSERT INTO intents (attempt_id, postback_id, number, intent_at, worker, url)
         SELECT attempt_id, id, number, now(), :worker, url FROM r)
     UPDATE postbacks p
-    SET state = 'firing', attempts = r.number, attempt_id = r.attempt_id,
+    SET state = 'firing', attempts = r.number, attempt_id = r.attempt_id, overtaken = false,
         first_attempt_at = coalesce(p.first_attempt_at, now()),
         due_at = CASE WHEN p.due_at < now() + make_interval(secs => :lease_s * 0.75)
             THEN now() + make_interval(secs => :lease_s) ELSE p.due_at END
