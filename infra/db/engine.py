@@ -9,8 +9,10 @@ from io import BytesIO
 from typing import Any
 
 import orjson
+import psycopg2
 from psycopg2.extensions import connection as PgConnection  # noqa: N812 — psycopg2 names the class in lower case
 from sqlalchemy import Connection, Engine, create_engine
+from sqlalchemy.exc import DBAPIError
 
 CONNECT_TIMEOUT_S = 10
 STATEMENT_TIMEOUT_MS = 60_000
@@ -69,14 +71,26 @@ def copy_rows(
 ) -> None:
     """COPY ``rows`` into ``table`` within the connection's transaction: the cheapest way in for wide rows.
 
-    Each field is as ``copy_text``, ``copy_bytes`` or ``copy_value`` writes it.
+    Each field is as ``copy_text``, ``copy_bytes`` or ``copy_value`` writes it. Raises what SQLAlchemy raises.
     """
     text = "\n".join(map("\t".join, rows))
     if not text:
         return
     raw: PgConnection = connection.connection.driver_connection
-    with raw.cursor() as cursor:
-        cursor.copy_expert(
-            f"COPY {table} ({', '.join(columns)}) FROM STDIN",
-            BytesIO(f"{text}\n".encode("utf-8", "surrogateescape")),
-        )
+    statement = f"COPY {table} ({', '.join(columns)}) FROM STDIN"
+    try:
+        with raw.cursor() as cursor:
+            cursor.copy_expert(statement, BytesIO(f"{text}\n".encode("utf-8", "surrogateescape")))
+    except psycopg2.Error as error:
+        if raw.closed:
+            connection.invalidate(error)
+        # What the driver's own cursor raises, SQLAlchemy does not see; callers tell errors by SQLAlchemy's classes.
+        raise DBAPIError.instance(
+            statement,
+            None,
+            error,
+            psycopg2.Error,
+            hide_parameters=True,
+            connection_invalidated=bool(raw.closed),
+            dialect=connection.dialect,
+        ) from error

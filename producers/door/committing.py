@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import threading
+import time
 from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -13,6 +14,7 @@ from sqlalchemy import Engine
 
 from infra.store import inbox
 from infra.store.transactions import is_away
+from producers.door.metrics import Metrics
 from producers.door.problems import RefusedError, unavailable
 from producers.door.sending import Sender
 from schemas.arrival import Arrival, Receipt
@@ -36,14 +38,20 @@ class _Waiting:
 class Committer:
     """Commits what arrives: one thread, one transaction at a time, as many requests in each as have come."""
 
-    def __init__(self, engine: Engine, sender: Sender) -> None:
+    def __init__(self, engine: Engine, sender: Sender, metrics: Metrics | None = None) -> None:
         self._engine = engine
         self._sender = sender
+        self._metrics = metrics or Metrics()
         self._waiting: deque[_Waiting] = deque()
         self._some = threading.Event()
         self._closing = False
         self._thread = threading.Thread(target=self._run, name="committing", daemon=True)
         self._thread.start()
+
+    @property
+    def waiting(self) -> int:
+        """How many requests wait for their group."""
+        return len(self._waiting)
 
     async def commit(self, arrival: Arrival) -> Receipt:
         """Returns once the request is committed. Raises RefusedError (503) when it cannot be now."""
@@ -77,6 +85,7 @@ class Committer:
         return group
 
     def _commit(self, group: list[_Waiting]) -> None:
+        started = time.perf_counter()
         try:
             committed = inbox.commit(self._engine, [each.arrival for each in group])
         except Exception as error:
@@ -85,6 +94,7 @@ class Committer:
         # Answered first: what is committed is kept, and reaches the queue in any case.
         _answer(group, committed.receipts)
         self._sender.send(committed.messages)
+        self._metrics.committed(committed.receipts, started)
 
     def _commit_apart(self, group: list[_Waiting], error: Exception) -> None:
         """One request that cannot be stored must not refuse the others; a database that is away refuses all."""

@@ -10,6 +10,7 @@ from fastapi.responses import Response
 from producers.door.events import PATH
 from producers.door.reading import MAX_EVENTS
 from schemas.event import json_schema
+from schemas.keys import SIGNATURE_TOLERANCE_S
 
 PROBLEM: dict[str, Any] = {
     "type": "object",
@@ -63,12 +64,45 @@ ANSWER: dict[str, Any] = {
 _RETRY_AFTER = {"Retry-After": {"schema": {"type": "integer"}, "description": "seconds"}}
 
 
+def unauthorized() -> dict[str, Any]:
+    """The documented refusal of a caller that cannot be told."""
+    return problem("Credentials are missing, wrong, expired or revoked") | {
+        "headers": {"WWW-Authenticate": {"schema": {"type": "string"}, "required": True}}
+    }
+
+
 def problem(description: str, *, retry_after: bool = False) -> dict[str, Any]:
     """A documented refusal."""
     content = {"application/problem+json": {"schema": {"$ref": "#/components/schemas/Problem"}}}
     return {"description": description, "content": content} | (
         {"headers": _RETRY_AFTER} if retry_after else {}
     )
+
+
+METRICS: dict[str, Any] = {
+    "response_class": Response,
+    "responses": {
+        200: {
+            "description": "Prometheus' text format",
+            "content": {"text/plain": {"schema": {"type": "string"}}},
+        }
+    },
+}
+_SECURITY_SCHEMES: dict[str, Any] = {
+    "bearer": {"type": "http", "scheme": "bearer", "description": "An API key, `hf_…`"},
+    "apiKey": {"type": "apiKey", "in": "header", "name": "X-API-Key", "description": "An API key, `hf_…`"},
+    "signature": {
+        "type": "apiKey",
+        "in": "header",
+        "name": "X-Holdfire-Signature",
+        "description": (
+            "`t=<unix seconds>,key=<id>,v1=<hex>`: HMAC-SHA256 of `<t>.<body>`, the body as it travels, keyed by the "
+            f"whole text of a key made with `--hmac`. Good for {SIGNATURE_TOLERANCE_S} seconds"
+        ),
+    },
+}
+SECURITY: list[dict[str, list[str]]] = [{name: []} for name in _SECURITY_SCHEMES]
+"""Any one of them will do."""
 
 
 def describe(api: FastAPI) -> None:
@@ -96,7 +130,7 @@ def describe(api: FastAPI) -> None:
                 "content": {"application/json": {"schema": {"$ref": "#/components/schemas/EventsAnswer"}}},
             },
             400: problem("The body cannot be read as events"),
-            401: problem("Credentials are missing or wrong"),
+            401: unauthorized(),
             408: problem("The body did not come in time"),
             413: problem("Too large, or too many events"),
             415: problem("A content type or coding that is not read"),
@@ -127,7 +161,7 @@ def describe(api: FastAPI) -> None:
                     "application/x-ndjson": {"schema": {"type": "string", "description": "one event a line"}},
                 },
             },
-            "security": [{"apiKey": []}],
+            "security": SECURITY,
         },
     )
     _with_components(api, schemas)
@@ -141,7 +175,7 @@ def _with_components(api: FastAPI, schemas: dict[str, Any]) -> None:
             document = generate()
             components = document.setdefault("components", {})
             components.setdefault("schemas", {}).update(schemas)
-            components["securitySchemes"] = {"apiKey": {"type": "http", "scheme": "bearer"}}
+            components["securitySchemes"] = _SECURITY_SCHEMES
             api.openapi_schema = document
         return api.openapi_schema
 

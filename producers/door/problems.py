@@ -9,7 +9,7 @@ from typing import Any
 MEDIA_TYPE = b"application/problem+json"
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(eq=False)  # not frozen: Python and Starlette set an exception's traceback as it travels
 class RefusedError(Exception):
     """A request that is refused as a whole. ``detail`` says why and what to do; ``headers`` go with the answer."""
 
