@@ -2,19 +2,16 @@
 
 from __future__ import annotations
 
-import base64
 from collections.abc import Callable
 from contextlib import ExitStack
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 from typing import IO, Final, Self
 
-import orjson
-
 from producers.client import Holdfire
 from producers.confirming import MAX_PENDING, Confirmation
-from producers.imports import Line
+from producers.imports import Line, ndjson_reject
 from producers.outcome import BrokerUnavailableError
 from schemas.problem import Problem
 
@@ -37,9 +34,10 @@ class Tally:
 class KeptLines:
     """A file that is made when the first line is put into it. A context manager."""
 
-    def __init__(self, path: Path) -> None:
-        """``path`` is overwritten, but only if there is something to write."""
+    def __init__(self, path: Path, header: bytes | None = None) -> None:
+        """``path`` is overwritten, but only if there is something to write; then it begins with ``header``."""
         self.path = path
+        self._header = header
         self.count = 0
         self._stack = ExitStack()
         self._file: IO[bytes] | None = None
@@ -48,8 +46,15 @@ class KeptLines:
         """Add one line, without its line end."""
         if self._file is None:
             self._file = self._stack.enter_context(self.path.open("wb"))
+            if self._header is not None:
+                self._file.write(self._header + b"\n")
         self._file.write(line + b"\n")
         self.count += 1
+
+    def flush(self) -> None:
+        """Have everything in the file, so that a killed process takes none of it with it."""
+        if self._file is not None:
+            self._file.flush()
 
     def __enter__(self) -> Self:
         """Return the file."""
@@ -69,7 +74,7 @@ class FileSending:
     has committed nothing for as long as the check is patient, the rest is sent and kept as unconfirmed.
     """
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 — two files and three ways to tell about lines, all by name
         self,
         client: Holdfire,
         *,
@@ -77,8 +82,11 @@ class FileSending:
         unconfirmed: KeptLines,
         on_reject: Callable[[Line, list[Problem]], None],
         on_progress: Callable[[], None],
+        as_reject: Callable[[Line, list[Problem]], bytes] = ndjson_reject,
     ) -> None:
-        """``on_reject`` gets each bad line, ``on_progress`` is called whenever a count has changed."""
+        """``on_reject`` gets each bad line, ``on_progress`` is called whenever a count has changed; ``as_reject``
+        writes a bad line so that it can be mended and fed back.
+        """
         self.tally = Tally()
         self.confirmation: Confirmation | None = None
         """Set to have what is sent checked."""
@@ -88,6 +96,7 @@ class FileSending:
         self._unconfirmed = unconfirmed
         self._on_reject = on_reject
         self._on_progress = on_progress
+        self._as_reject = as_reject
 
     def take(self, lines: list[Line]) -> None:
         """Send the next lines of the file; waits for intake when too many await their check."""
@@ -100,6 +109,16 @@ class FileSending:
             self._keep(self.confirmation.give_up())
         elif len(self.confirmation.pending) > MAX_PENDING:
             self._confirm(until_pending=MAX_PENDING // 2)
+
+    def settled_before(self) -> int | None:
+        """The first line that is neither committed nor kept in a file; None if there is none.
+
+        What is kept is in its file from here on, whatever becomes of this process.
+        """
+        self._rejects.flush()
+        self._unconfirmed.flush()
+        pending = self.confirmation.pending.values() if self.confirmation is not None else ()
+        return min((line.number for line in pending), default=None)
 
     def finish(self) -> None:
         """Wait for the commit of what was sent, and keep what is not known to be committed."""
@@ -123,8 +142,8 @@ class FileSending:
         """Send what can be sent; returns the lines that the broker took."""
         self.tally.lines += len(lines)
         self.tally.read_bytes = lines[-1].end
-        readable = [line for line in lines if line.problem is None]
-        bad = [(line, [line.problem]) for line in lines if line.problem is not None]
+        readable = [line for line in lines if not line.problems]
+        bad = [(line, line.problems) for line in lines if line.problems]
         # Once the broker is given up, a deadline for every further message would take hours.
         if self.tally.broker_away is not None:
             self._keep(readable)
@@ -149,17 +168,9 @@ class FileSending:
     def _reject(self, bad: list[tuple[Line, list[Problem]]]) -> None:
         for line, problems in sorted(bad, key=lambda each: each[0].number):
             self.tally.rejected += 1
-            self._rejects.put(_reject_record(line, problems))
+            self._rejects.put(self._as_reject(line, problems))
             self._on_reject(line, problems)
 
     def _keep(self, lines: list[Line]) -> None:
         for line in lines:
             self._unconfirmed.put(line.raw)
-
-
-def _reject_record(line: Line, problems: list[Problem]) -> bytes:
-    try:
-        verbatim = {"raw": line.raw.decode()}
-    except UnicodeDecodeError:
-        verbatim = {"raw_base64": base64.b64encode(line.raw).decode()}
-    return orjson.dumps({"line": line.number, "problems": [asdict(one) for one in problems], **verbatim})

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import gzip
 import json
 import os
 import signal
@@ -19,7 +20,7 @@ from typing import Any
 import pytest
 import redis
 from kombu import Connection
-from sqlalchemy import Engine
+from sqlalchemy import Engine, text
 
 from infra import broker
 from infra.embedded.use import use_engines
@@ -47,15 +48,15 @@ def order(number: int) -> dict[str, Any]:
     return conversion(event_id=f"order:{number}", order_id=str(number))
 
 
-def drain(url: str) -> list[list[dict[str, Any]]]:
-    """Every waiting message's events, read as a Celery worker would."""
+def drain(url: str, most: int = 1_000_000) -> list[list[dict[str, Any]]]:
+    """Every waiting message's events (or those of the first), read as a Celery worker would."""
     messages = []
     with (
         Connection(url) as connection,
         connection.SimpleQueue(broker.EVENTS) as queue,
         suppress(queue.Empty),
     ):
-        while True:
+        while len(messages) < most:
             message = queue.get(block=False)
             message.ack()
             args, _, _ = message.payload
@@ -340,9 +341,9 @@ def again(holdfire: Holdfire) -> Callable[[list[Line]], None]:
     return send
 
 
-def take_in(url: str, engine: Engine) -> None:
-    """Commit all that waits, as intake does."""
-    for number, events in enumerate(drain(url)):
+def take_in(url: str, engine: Engine, most: int = 1_000_000) -> None:
+    """Commit all that waits (or the first messages of it), as intake does."""
+    for number, events in enumerate(drain(url, most)):
         taken = [Taken(read_event(event, NOW), event) for event in events]
         commit_message(engine, f"{time.monotonic_ns()}-{number}", taken, [], Destinations(engine))
 
@@ -384,7 +385,9 @@ def test_the_command_sends_the_good_lines_and_keeps_the_bad_ones(
     ]
     assert "value: 1.999 has more than 2 decimal places" in said[0]
     kept = [json.loads(line) for line in Path(summary["rejects_file"]).read_text().splitlines()]
-    assert [(one["line"], one["raw"]) for one in kept] == list(zip([1, 302, 603], bad, strict=True))
+    said = [one.pop("holdfire") for one in kept]
+    assert [one["line"] for one in said] == [1, 302, 603]
+    assert [json.dumps(kept[0]), said[1]["raw"], said[2]["raw"]] == bad
 
 
 def test_the_command_keeps_what_a_broker_that_is_away_did_not_take(nobody: str, tmp_path: Path) -> None:
@@ -439,3 +442,122 @@ def run(
         timeout=60,
         check=False,
     )
+
+
+WHEN = "2026-01-15T10:00:00Z"
+CSV_COLUMNS = [
+    "--columns",
+    "order_id=Order,value=Total,occurred_at=When,source='csv',name='purchase',currency='EUR'",
+]
+
+
+def rows(*numbers: int) -> str:
+    """Orders as a spreadsheet writes them."""
+    return "Order,Total,When\n" + "".join(f"{number},9.90,{WHEN}\n" for number in numbers)
+
+
+def test_the_command_takes_csv_and_its_rejects_once_they_are_mended(url: str, tmp_path: Path) -> None:
+    """A gzip too; the file of rejects goes in with the same options."""
+    file = tmp_path / "orders.csv.gz"
+    file.write_bytes(gzip.compress((rows(1, 2) + f"3,9.999,{WHEN}\n").encode()))
+    first = run(["-c", ENQUEUE, "enqueue", str(file), "--no-check", *CSV_COLUMNS], url)
+    assert first.returncode == 1, first.stderr
+    assert "orders.csv.gz:4: value: 9.999 has more than 2 decimal places" in first.stderr
+    kept = Path(f"{file}.rejects.csv")
+    kept.write_text(kept.read_text().replace("9.999,", "9.90,"))
+    second = run(["-c", ENQUEUE, "enqueue", str(kept), "--no-check", *CSV_COLUMNS], url)
+    assert second.returncode == 0, second.stderr
+    assert ids(drain(url)) == ["purchase:1", "purchase:2", "purchase:3"]
+
+
+def test_rejects_of_ndjson_are_mended_in_place_and_fed_back(url: str, tmp_path: Path) -> None:
+    """What was wrong stands in front, and need not be taken out."""
+    file = tmp_path / "orders.ndjson"
+    file.write_text(json.dumps(order(1) | {"currency": "euro"}))
+    assert run(["-c", ENQUEUE, "enqueue", str(file), "--no-check"], url).returncode == 1
+    kept = Path(f"{file}.rejects.ndjson")
+    again = run(["-c", ENQUEUE, "enqueue", str(kept), "--no-check"], url)
+    assert "rejects.ndjson:1: currency" in again.stderr
+    kept.write_text(kept.read_text().replace('"euro"', '"EUR"'))
+    assert run(["-c", ENQUEUE, "enqueue", str(kept), "--no-check"], url).returncode == 0
+    assert ids(drain(url)) == ["order:1"]
+
+
+def test_a_run_that_was_killed_goes_on_where_it_was_settled(
+    url: str, database_url: str, engine: Engine, tmp_path: Path
+) -> None:
+    """Killed on its way, it neither skips nor repeats what was committed; another file is not gone on with."""
+    file = tmp_path / "orders.csv"
+    file.write_text(rows(*range(20_000)))
+    state = Path(f"{file}.resume.json")
+    command = [sys.executable, "-c", ENQUEUE, "enqueue", str(file), "--json", *CSV_COLUMNS]
+    with subprocess.Popen(
+        command, env=environment(url, database_url), stdout=subprocess.DEVNULL, cwd=ROOT
+    ) as killed:
+        until(lambda: depth_of(url) >= 40)  # sent, and nothing of it committed
+        killed.send_signal(signal.SIGKILL)
+    assert not state.exists()
+    drain(url)
+    with subprocess.Popen(
+        command, env=environment(url, database_url), stdout=subprocess.DEVNULL, cwd=ROOT
+    ) as killed:
+        until(lambda: depth_of(url) == 40)
+        take_in(url, engine, 15)
+        until(state.exists)
+        killed.send_signal(signal.SIGKILL)
+    drain(url)
+    settled = json.loads(state.read_text())["number"] - 1
+    assert settled == 5_000  # of 7,500 that were committed: it is noted in steps
+    with engine.connect() as connection:
+        found = connection.execute(text("SELECT count(*) FROM conversions WHERE source = 'csv'")).scalar_one()
+    assert found == 7_500
+    file.with_name("other.csv").write_text(rows(*range(1, 20_001)))
+    state.with_name("other.csv.resume.json").write_bytes(state.read_bytes())
+    other = run(
+        ["-c", ENQUEUE, "enqueue", str(file.with_name("other.csv")), "--no-check", "--resume", *CSV_COLUMNS],
+        url,
+    )
+    assert (other.returncode, "not the file that was interrupted" in other.stderr) == (2, True)
+    with subprocess.Popen(
+        [*command, "--resume"],
+        env=environment(url, database_url),
+        stdout=subprocess.PIPE,
+        text=True,
+        cwd=ROOT,
+    ) as resumed:
+        while resumed.poll() is None:
+            take_in(url, engine)
+        assert resumed.stdout is not None
+        summary = json.loads(resumed.stdout.read())
+    assert (summary["lines"], summary["resumed_after_line"]) == (20_000 - settled, settled + 1)
+    with engine.connect() as connection:
+        found = connection.execute(text("SELECT count(*) FROM conversions WHERE source = 'csv'")).scalar_one()
+    assert (found, state.exists()) == (20_000, False)
+
+
+def depth_of(url: str) -> int:
+    """How many messages wait."""
+    with redis.Redis.from_url(url) as client:
+        return int(client.llen(broker.EVENTS))
+
+
+def test_a_compressed_file_that_is_cut_short_says_so(url: str, tmp_path: Path) -> None:
+    """What came before goes in; it ends with 2, and not as if that had been all."""
+    file = tmp_path / "orders.csv.gz"
+    whole = gzip.compress(rows(*range(50_000)).encode())
+    file.write_bytes(whole[: len(whole) // 2])
+    ended = run(["-c", ENQUEUE, "enqueue", str(file), "--no-check", *CSV_COLUMNS], url)
+    assert ended.returncode == 2
+    assert "not read to its end" in ended.stdout
+    file.write_bytes(whole)
+    ended = run(["-c", ENQUEUE, "enqueue", str(file), "--no-check", "--resume", *CSV_COLUMNS], url)
+    assert ended.returncode == 0
+    assert set(ids(drain(url))) == {f"purchase:{number}" for number in range(50_000)}
+
+
+def test_a_table_without_a_mapping_names_its_columns(url: str, tmp_path: Path) -> None:
+    """Nothing is sent, and the message says how to go on."""
+    (tmp_path / "orders.csv").write_text(rows(1))
+    ended = run(["-c", ENQUEUE, "enqueue", str(tmp_path / "orders.csv"), "--no-check"], url)
+    assert (ended.returncode, "'Order', 'Total', 'When'" in ended.stderr) == (2, True), ended.stderr
+    assert drain(url) == []

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from infra.broker import celery_app
-from producers.imports import MAX_LINE_BYTES, read_ndjson
+from producers.imports import MAX_LINE_BYTES, Stream, read_ndjson
 from producers.message import MAX_MESSAGE_BYTES, Checked, Chunk, check, chunks, task_call
 from schemas.event import _REMEDIES, json_schema, read_event
 from schemas.problem import InvalidInputError
@@ -95,7 +95,7 @@ def test_the_exported_schema_is_current() -> None:
 
 def test_lines_are_numbered_as_an_editor_numbers_them() -> None:
     """Empty lines count but are not read; a byte order mark and Windows line ends are no part of a line."""
-    lines = list(read_ndjson(io.BytesIO(b'\xef\xbb\xbf{"a":1}\r\n\n  \n[2]')))
+    lines = list(read_ndjson(Stream(io.BytesIO(b'\xef\xbb\xbf{"a":1}\r\n\n  \n[2]'))))
     assert [(line.number, line.raw, line.event) for line in lines] == [
         (1, b'{"a":1}', {"a": 1}),
         (4, b"[2]", [2]),
@@ -106,19 +106,18 @@ def test_lines_are_numbered_as_an_editor_numbers_them() -> None:
 def test_an_endless_line_is_a_problem_and_the_next_line_is_read() -> None:
     """A line beyond the limit is reported, cut, and passed over."""
     endless = b"x" * (3 * MAX_LINE_BYTES)
-    first, second = read_ndjson(io.BytesIO(endless + b'\n{"a":1}\n'))
-    assert first.problem is not None
-    assert first.problem.code == "too_long"
+    first, second = read_ndjson(Stream(io.BytesIO(endless + b'\n{"a":1}\n')))
+    assert [problem.code for problem in first.problems] == ["too_long"]
     assert len(first.raw) == MAX_LINE_BYTES
     assert (second.number, second.event, second.end) == (2, {"a": 1}, len(endless) + 9)
 
 
 def test_a_line_that_is_no_json_says_so() -> None:
     """The bytes are kept, the problem has a remedy."""
-    (line,) = read_ndjson(io.BytesIO(b'{"a": \xff}\n'))
+    (line,) = read_ndjson(Stream(io.BytesIO(b'{"a": \xff}\n')))
     assert line.raw == b'{"a": \xff}'
-    assert line.problem is not None
-    assert line.problem.remedy
+    assert all(problem.remedy for problem in line.problems)
+    assert line.problems
 
 
 def test_the_docs_know_every_field_and_every_code() -> None:
