@@ -5,11 +5,13 @@ from __future__ import annotations
 import base64
 import binascii
 import hmac
+import json
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from ipaddress import IPv4Network, IPv6Network, ip_address, ip_network
 from typing import Final, Literal
+from urllib.parse import parse_qs, urlsplit
 
 from producers.hooks.hook import Delivery, Options, Verifier
 from schemas.problem import Problem
@@ -209,3 +211,76 @@ def check_networks(options: Options, key: str = "allow", *, needed: bool = False
     if not isinstance(given, list) or not given or len(networks_of(options, key)) != len(given):
         return [Problem("networks", key, "is no list of addresses and networks", remedy)]
     return []
+
+
+@dataclass(frozen=True, slots=True)
+class HubSpotV3:
+    """Base64 HMAC-SHA256 of method, URI, body and timestamp (milliseconds), within 5 minutes.
+
+    https://developers.hubspot.com/docs/apps/developer-platform/build-apps/authentication/request-validation: of the
+    URI's percent-encodings these twelve are decoded before it is signed, and no others.
+    """
+
+    decoded: tuple[str, ...] = (":", "/", "?", "@", "!", "$", "'", "(", ")", "*", ",", ";")
+
+    def verify(self, delivery: Delivery, secrets: Sequence[str]) -> str | None:
+        given = delivery.header("x-hubspot-signature-v3")
+        timestamp = delivery.header("x-hubspot-request-timestamp")
+        if not given or not timestamp:
+            return "there is no x-hubspot-signature-v3 or x-hubspot-request-timestamp header"
+        uri = delivery.url
+        for character in self.decoded:
+            code = f"%{ord(character):02X}"
+            uri = uri.replace(code, character).replace(code.lower(), character)
+        message = f"{delivery.method}{uri}".encode() + delivery.body + timestamp.encode()
+        expected = [digest(secret.encode(), message, encoding="base64") for secret in secrets]
+        if not any_same(expected, [given.strip()]):
+            return (
+                "x-hubspot-signature-v3 does not match the request; it covers the address that HubSpot called, "
+                f"which is {delivery.url.partition('?')[0]} here"
+            )
+        return stale(timestamp, delivery.received_at, per_second=1000)
+
+
+@dataclass(frozen=True, slots=True)
+class SegmentSignature:
+    """Hexadecimal HMAC-SHA1 of the body in ``X-Signature``.
+
+    https://segment.com/docs/connections/destinations/catalog/webhooks/: of a batch only the first event is signed, so
+    a list of several is refused: nobody vouches for the others.
+    """
+
+    def verify(self, delivery: Delivery, secrets: Sequence[str]) -> str | None:
+        body = delivery.body.strip()
+        if not body.startswith(b"["):
+            return Hmac("x-signature", "sha1").verify(delivery, secrets)
+        first = _only(body)
+        if first is None:
+            return "it is a batch, of which Segment signs the first event only: set the batch size to 1"
+        return Hmac("x-signature", "sha1").verify(replace(delivery, body=first), secrets)
+
+
+def _only(body: bytes) -> bytes | None:
+    """The one element of a JSON list as it was written, or None where there is not exactly one."""
+    inner = body.decode("utf-8", "replace")[1:].lstrip()
+    try:
+        _, end = json.JSONDecoder().raw_decode(inner)
+    except (ValueError, RecursionError):
+        return None
+    return inner[:end].encode() if inner[end:].strip() == "]" else None
+
+
+@dataclass(frozen=True, slots=True)
+class KeyInUrl:
+    """For senders that sign nothing: the secret as a parameter of the URL they call, an allow-list, or better both."""
+
+    parameter: str = "key"
+    networks: tuple[IPv4Network | IPv6Network, ...] = ()
+
+    def verify(self, delivery: Delivery, secrets: Sequence[str]) -> str | None:
+        if not secrets and not self.networks:
+            return "the source has neither a secret nor an allow list to know its sender by"
+        given = parse_qs(urlsplit(delivery.url).query).get(self.parameter, [])
+        if secrets and not any_same(secrets, given):
+            return f"the URL's parameter {self.parameter} is {'wrong' if given else 'missing'}"
+        return AllowList(self.networks).verify(delivery, secrets) if self.networks else None
