@@ -139,7 +139,7 @@ def _arrival(request: Request, source: Opened, delivery: Delivery) -> Arrival:
         method=delivery.method,
         target=redactor.in_text(target_of(dict(request.scope))),
         headers=[(name, redactor.in_text(value)) for name, value in shown_headers(request.scope["headers"])],
-        body=delivery.body,
+        body=source.hook.conceal(delivery.body),
         peer=None if client is None else f"{client.host}:{client.port}",
         candidates=understood.candidates,
         refused=understood.refused,

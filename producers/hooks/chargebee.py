@@ -36,6 +36,7 @@ def map_delivery(payload: Any, _: Delivery, options: Options) -> Mapped:
     common: dict[str, Any] = {
         "click_ids": meaning.click_ids(at(payload, "content"), options),
         "reason": text(payload, "content.credit_note.create_reason_code")
+        or text(payload, "content.subscription.cancel_reason_code")
         or text(payload, "content.subscription.cancel_reason"),
     }
     if at(payload, "content.transaction") is None or topic.startswith("subscription_"):

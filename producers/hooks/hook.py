@@ -106,6 +106,10 @@ def _never(_: Delivery) -> bool:
     return False
 
 
+def _all_of_it(body: bytes) -> bytes:
+    return body
+
+
 @dataclass(frozen=True, slots=True)
 class Hook:
     """A sender, as data and two pure functions.
@@ -136,6 +140,8 @@ class Hook:
     """A delivery that carries nothing and only asks whether somebody is there: answered without a signature."""
     dedupe_by: Callable[[Any, Delivery, Options], str | None] | None = None
     """In place of ``dedupe`` where the source's table says which field it is."""
+    conceal: Callable[[bytes], bytes] = _all_of_it
+    """The body as it may be kept: without what opens the sender's own doors, as a session id does."""
 
     def verifier_of(self, options: Options) -> Verifier:
         return self.verifier if self.verifier_for is None else self.verifier_for(options)

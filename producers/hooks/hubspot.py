@@ -51,7 +51,7 @@ def _event(change: Mapping[str, Any], options: Options) -> Envelope | None:
         meant,
         f"hubspot:{_key(change)}",
         instant_of_unix(change, "occurredAt", per_second=1000),
-        required(change, "objectId"),
+        _order_id(change),
         value=value,
         currency=currency,
         amount_is="cumulative",
@@ -59,9 +59,21 @@ def _event(change: Mapping[str, Any], options: Options) -> Envelope | None:
     )
 
 
-def _topics(change: Mapping[str, Any]) -> list[str]:
+def _object(change: Mapping[str, Any]) -> tuple[str, str]:
+    """What kind of object it is, and what happened to it."""
     kind, _, what = required(change, "subscriptionType").partition(".")
-    object_ = _OBJECTS.get(text(change, "objectTypeId") or "", kind) if kind == "object" else kind
+    return (_OBJECTS.get(text(change, "objectTypeId") or "", kind) if kind == "object" else kind), what
+
+
+def _order_id(change: Mapping[str, Any]) -> str:
+    """A deal is an order, by its id alone, as other systems know it; a contact may have the number of some deal."""
+    object_, _ = _object(change)
+    id_ = required(change, "objectId")
+    return id_ if object_ == "deal" else f"{object_}:{id_}"
+
+
+def _topics(change: Mapping[str, Any]) -> list[str]:
+    object_, what = _object(change)
     if what != "propertyChange":
         return [f"{object_}.{what}"]
     property_ = required(change, "propertyName")

@@ -23,7 +23,7 @@ ACKNOWLEDGEMENT: Final = (
 _OUTBOUND: Final = "{http://soap.sforce.com/2005/09/outbound}"
 _TYPE: Final = "{http://www.w3.org/2001/XMLSchema-instance}type"
 _MAX_DEPTH: Final = 16
-_SESSION: Final = re.compile(rb"(<(?:\w+:)?SessionId\b[^>]*>)[^<]*(?=<)")
+_SESSION: Final = re.compile(rb"(<(?:\w+:)?SessionId\b[^>]*(?<!/)>)[^<]+(?=<)")
 _INSTANTS: Final = ("LastModifiedDate", "SystemModstamp", "CreatedDate")
 
 
@@ -165,6 +165,7 @@ HOOK = Hook(
     verifier_for=unsigned.verifier_for,
     map=map_delivery,
     dedupe=dedupe,
+    conceal=conceal,
     answer=Answer(body=ACKNOWLEDGEMENT, media_type="text/xml"),
     options=meaning.TABLES
     | unsigned.OPTIONS
