@@ -40,7 +40,7 @@ def map_delivery(payload: Any, _: Delivery, options: Options) -> Mapped:
                 meaning.filled(payload, path),
                 value=value,
                 currency=currency,
-                click_ids=meaning.click_ids(payload, options),
+                **meaning.whose(payload, options, [payload], {"device_id": "adid"}),
                 reason=meant.topic,
             )
         ]
@@ -77,7 +77,7 @@ def dedupe(payload: Any, delivery: Delivery, options: Options) -> str:
 
 
 def check(options: Options) -> list[Problem]:
-    return meaning.check(options) + unsigned.check(options)
+    return [*meaning.check(options, "order_id"), *unsigned.check(options)]
 
 
 HOOK = Hook(

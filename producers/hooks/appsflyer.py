@@ -55,7 +55,12 @@ def map_delivery(payload: Any, delivery: Delivery, options: Options) -> Mapped:
                 _order_id(opened, options),
                 value=value,
                 currency=currency,
-                click_ids=meaning.click_ids(opened, options),
+                **meaning.whose(
+                    opened,
+                    options,
+                    [opened["event_value"]],
+                    {"customer_id": "customer_user_id", "device_id": "appsflyer_id"},
+                ),
                 reason=topic,
             )
         ]
@@ -100,7 +105,7 @@ def dedupe(payload: Any, delivery: Delivery) -> str:
 
 
 def check(options: Options) -> list[Problem]:
-    return meaning.check(options) + unsigned.check(options)
+    return [*meaning.check(options, "order_id"), *unsigned.check(options)]
 
 
 HOOK = Hook(

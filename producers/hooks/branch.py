@@ -40,7 +40,12 @@ def map_delivery(payload: Any, _: Delivery, options: Options) -> Mapped:
                 meaning.filled(event, order_id),
                 value=value,
                 currency=currency,
-                click_ids=meaning.click_ids(event, options),
+                **meaning.whose(
+                    event,
+                    options,
+                    [at(event, "last_attributed_touch_data"), at(event, "custom_data")],
+                    {"customer_id": "user_data.developer_identity"},
+                ),
                 reason=topic,
             )
         ]
@@ -77,7 +82,7 @@ def dedupe(payload: Any, _: Delivery) -> str:
 
 
 def check(options: Options) -> list[Problem]:
-    return meaning.check(options) + unsigned.check(options)
+    return [*meaning.check(options, "order_id"), *unsigned.check(options)]
 
 
 def _hook(slug: str, title: str, payload: Any, method: str) -> Hook:

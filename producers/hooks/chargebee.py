@@ -34,7 +34,12 @@ def map_delivery(payload: Any, _: Delivery, options: Options) -> Mapped:
     event_id = f"chargebee:{required(payload, 'id')}"
     occurred_at = instant_of_unix(payload, "occurred_at")
     common: dict[str, Any] = {
-        "click_ids": meaning.click_ids(at(payload, "content"), options),
+        **meaning.whose(
+            at(payload, "content"),
+            options,
+            [at(payload, "content.customer.meta_data"), at(payload, "content.subscription.meta_data")],
+            {"customer_id": "customer.id"},
+        ),
         "reason": text(payload, "content.credit_note.create_reason_code")
         or text(payload, "content.subscription.cancel_reason_code")
         or text(payload, "content.subscription.cancel_reason"),
@@ -134,7 +139,6 @@ HOOK = Hook(
     options=meaning.TABLES
     | {
         "order_id": '"invoice" (each payment is a conversion) or "subscription" (the first one is)',
-        "click_ids": f"{meaning.TABLES['click_ids']} below content",
     },
     check=check,
 )

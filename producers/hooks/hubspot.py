@@ -10,6 +10,7 @@ from producers.hooks import meaning
 from producers.hooks.fields import instant_of_unix, required, text
 from producers.hooks.hook import Delivery, Envelope, Hook, Mapped, MappingError, Options
 from producers.hooks.verifying import HubSpotV3
+from schemas.problem import Problem
 
 _OBJECTS: Final = {"0-1": "contact", "0-2": "company", "0-3": "deal", "0-5": "ticket"}
 """Of ``objectTypeId``, which generic subscriptions (``object.propertyChange``) name their object by."""
@@ -56,6 +57,7 @@ def _event(change: Mapping[str, Any], options: Options) -> Envelope | None:
         currency=currency,
         amount_is="cumulative",
         reason=text(change, "changeSource"),
+        lead_id=text(change, "objectId") if _object(change)[0] == "contact" else None,
     )
 
 
@@ -115,6 +117,16 @@ def dedupe(payload: Any, _: Delivery) -> str:
     return keys[0] if len(keys) == 1 else hashlib.sha256("\n".join(keys).encode()).hexdigest()
 
 
+def check(options: Options) -> list[Problem]:
+    problems = meaning.check(options)
+    for name, value in options.table("values").items():
+        try:
+            meaning.money(value, options.text("currency", ""), f"values.{name}")
+        except MappingError as error:
+            problems.append(error.problem())
+    return problems
+
+
 HOOK = Hook(
     slug="hubspot",
     title="HubSpot",
@@ -123,7 +135,7 @@ HOOK = Hook(
     verifier=HubSpotV3(),
     map=map_delivery,
     dedupe=dedupe,
-    options=meaning.TABLES
+    options={key: meaning.TABLES[key] for key in ("events", "signals", "currency")}
     | {"values": "a table: the event's name = a fixed value, as HubSpot sends no amount with a change"},
-    check=meaning.check,
+    check=check,
 )

@@ -12,9 +12,18 @@ from datetime import UTC, datetime
 from decimal import ROUND_HALF_UP, Decimal
 from typing import Any, Final, Literal
 
+from producers.hooks import attribution
+from producers.hooks.attribution import attributes, texts_of
 from producers.hooks.fields import amount, at, text
 from producers.hooks.hook import Envelope, Mapped, MappingError, Options
-from schemas.event import UNREPLACED_MACRO
+from schemas.event import (
+    UNREPLACED_MACRO,
+    CancelSignal,
+    ChargebackSignal,
+    ConversionEvent,
+    CreditCheckSignal,
+    RefundSignal,
+)
 from schemas.money import MAX_INTEGER_DIGITS, MINOR_DIGITS, plain
 from schemas.problem import Problem
 
@@ -34,10 +43,18 @@ SIGNALS: Final[dict[str, tuple[Kind, str]]] = {
 TABLES: Final[dict[str, str]] = {
     "events": "a table: the sender's topic = the event's name; an empty name takes a default away",
     "signals": f"a table: the sender's topic = one of {', '.join(SIGNALS)}",
-    "click_ids": "a table: network = where its click id stands in the payload, as a dotted path",
+    "click_ids": f"a table: network = where its click id stands, as a dotted path; else {attribution.PREFIX}NETWORK",
+    "partner_id": "where the partner id stands, as a dotted path",
+    "params": "paths whose values go with the conversion as params, each under its last name",
     "currency": "the currency of amounts that come without one",
+    "lead_id": "where a key to the register of clicks stands, as a dotted path",
+    "customer_id": "as lead_id",
+    "device_id": "as lead_id",
 }
 """The options that every hook of this kind has."""
+
+KEYS: Final = ("lead_id", "customer_id", "device_id")
+"""By which the register of clicks may know who a conversion is of."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,10 +101,10 @@ def _signal(topic: str, word: str) -> Meaning:
     return Meaning(topic, kind, outcome=outcome)
 
 
-def check(options: Options) -> list[Problem]:
-    """What is wrong with the tables of a source."""
-    problems = []
-    for key in ("events", "signals", "click_ids"):
+def check(options: Options, *texts: str) -> list[Problem]:
+    """What is wrong with the options of a source. ``texts``: those of its own that are texts."""
+    problems = [*attribution.check(options), *attribution.text_only(options, *KEYS, *texts)]
+    for key in ("events", "signals"):
         value = options.values.get(key, {})
         if not isinstance(value, Mapping) or not all(isinstance(each, str) for each in value.values()):
             problems.append(Problem("hook_option", key, "is no table of texts", f"It is {TABLES[key]}"))
@@ -161,14 +178,27 @@ def stands(payload: object, path: str) -> bool:
     return at(payload, path) not in (None, "")
 
 
-def click_ids(payload: object, options: Options) -> dict[str, str]:
-    """Click ids by network, from where the source's table says they stand. What is not there is left out."""
-    found = {
-        network: text(payload, path)
-        for network, path in options.table("click_ids").items()
-        if isinstance(path, str)
-    }
-    return {network: token for network, token in found.items() if token}
+def whose(
+    payload: object, options: Options, places: Sequence[object] = (), keys: Mapping[str, str] | None = None
+) -> dict[str, Any]:
+    """The fields of a conversion that say whose it is, from where the source's table says they stand.
+
+    Without ``click_ids`` in the table, click ids are the values of ``click_id_NETWORK`` in any of the ``places``, the
+    objects in which a sender keeps what its account added. ``keys``: where keys to the register of clicks stand
+    (``customer_id`` and the like), unless the table says otherwise.
+    """
+    paths = [path for path in options.table("click_ids").values() if isinstance(path, str)]
+    paths += [options.text("partner_id", ""), *options.texts("params")]
+    pairs = {name: value for place in places for name, value in texts_of(place).items()}
+    pairs |= {path: value for path in paths if path and (value := text(payload, path))}
+    found = attributes(pairs, options)
+    if "params" in found:
+        found["params"] = {path.rpartition(".")[2]: value for path, value in found["params"].items()}
+    for key in KEYS:
+        path = options.text(key, (keys or {}).get(key, ""))
+        if path and (value := filled(payload, path)):
+            found[key] = value
+    return found
 
 
 def instant(value: str, field: str) -> str:
@@ -210,11 +240,10 @@ def event(
     return {"type": meant.kind, **kept}
 
 
-_COMMON: Final = {"event_id", "occurred_at", "order_id", "sequence"}
 _FIELDS: Final[dict[Kind, set[str]]] = {
-    "conversion": _COMMON | {"name", "value", "currency", "click_ids", "params"},
-    "refund": _COMMON | {"amount", "amount_is", "currency", "reason"},
-    "cancel": _COMMON | {"reason"},
-    "chargeback": _COMMON | {"outcome", "amount", "currency", "reason"},
-    "credit_check": _COMMON | {"outcome", "reason"},
+    "conversion": set(ConversionEvent.model_fields),
+    "refund": set(RefundSignal.model_fields),
+    "cancel": set(CancelSignal.model_fields),
+    "chargeback": set(ChargebackSignal.model_fields),
+    "credit_check": set(CreditCheckSignal.model_fields),
 }

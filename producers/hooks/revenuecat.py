@@ -61,7 +61,7 @@ def map_delivery(payload: Any, _: Delivery, options: Options) -> Mapped:
                 value=value,
                 currency=currency,
                 sequence=_sequence(event, shared) if shared or kind == "RENEWAL" else None,
-                click_ids=meaning.click_ids(event, options),
+                **meaning.whose(event, options, [_attributes(event)], {"customer_id": "app_user_id"}),
                 reason=text(event, "cancel_reason"),
             )
         ]
@@ -73,6 +73,14 @@ def _gives_money_back(event: Any) -> bool:
     price = at(event, "price") if price is None else price
     return text(event, "cancel_reason") == "CUSTOMER_SUPPORT" or (
         price is not None and meaning.money(price, "USD", "event.price").startswith("-")
+    )
+
+
+def _attributes(event: Any) -> dict[str, Any]:
+    """What the app told of its user, without the instants at which it did."""
+    attributes = at(event, "subscriber_attributes")
+    return (
+        {name: at(each, "value") for name, each in attributes.items()} if isinstance(attributes, dict) else {}
     )
 
 
@@ -141,7 +149,6 @@ HOOK = Hook(
     | {
         "order_id": "transaction_id (each period is an order) or original_transaction_id (told apart by sequence)",
         "sandbox": "true to take purchases of the stores' sandboxes too",
-        "click_ids": f"{meaning.TABLES['click_ids']} below event",
     },
     check=check,
 )

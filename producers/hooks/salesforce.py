@@ -24,6 +24,13 @@ _OUTBOUND: Final = "{http://soap.sforce.com/2005/09/outbound}"
 _TYPE: Final = "{http://www.w3.org/2001/XMLSchema-instance}type"
 _MAX_DEPTH: Final = 16
 _SESSION: Final = re.compile(rb"(<(?:\w+:)?SessionId\b[^>]*(?<!/)>)[^<]+(?=<)")
+_OWN: Final = {
+    "organization": "the id of the organisation whose messages are taken",
+    "order_id": "the record's field with the order id; Id otherwise",
+    "value": "the record's field with the value; Amount otherwise",
+    "refunded": "the record's field with what was given back so far; all of it otherwise",
+    "occurred_at": "the record's field with the instant; LastModifiedDate otherwise",
+}
 _INSTANTS: Final = ("LastModifiedDate", "SystemModstamp", "CreatedDate")
 
 
@@ -76,7 +83,7 @@ def _event(
         value=value,
         currency=currency,
         amount_is="cumulative",
-        click_ids=meaning.click_ids(record, options),
+        **meaning.whose(record, options, keys={"lead_id": "Id"} if kind == "Lead" else None),
         reason=meant.topic,
     )
 
@@ -153,7 +160,7 @@ def dedupe(payload: bytes, _: Delivery) -> str:
 
 
 def check(options: Options) -> list[Problem]:
-    return meaning.check(options) + unsigned.check(options)
+    return [*meaning.check(options, *_OWN), *unsigned.check(options)]
 
 
 HOOK = Hook(
@@ -167,15 +174,6 @@ HOOK = Hook(
     dedupe=dedupe,
     conceal=conceal,
     answer=Answer(body=ACKNOWLEDGEMENT, media_type="text/xml"),
-    options=meaning.TABLES
-    | unsigned.OPTIONS
-    | {
-        "organization": "the id of the organisation whose messages are taken",
-        "order_id": "the record's field with the order id; Id otherwise",
-        "value": "the record's field with the value; Amount otherwise",
-        "refunded": "the record's field with what was given back so far; all of it otherwise",
-        "occurred_at": "the record's field with the instant; LastModifiedDate otherwise",
-        "click_ids": "a table: network = the record's field with its click id",
-    },
+    options=meaning.TABLES | unsigned.OPTIONS | _OWN,
     check=check,
 )

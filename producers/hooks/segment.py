@@ -37,7 +37,12 @@ def map_delivery(payload: Any, _: Delivery, options: Options) -> Mapped:
                 order_id,
                 value=value,
                 currency=currency,
-                click_ids=meaning.click_ids(call, options),
+                **meaning.whose(
+                    call,
+                    options,
+                    [at(call, "properties")],
+                    {"customer_id": "userId", "device_id": "anonymousId"},
+                ),
                 reason=text(call, "properties.reason"),
             )
         ]
@@ -80,5 +85,5 @@ HOOK = Hook(
         "value": "where an order's value stands; properties.revenue, total or value otherwise",
         "refund_amount": "where the amount of one refund stands; properties.revenue, total or value otherwise",
     },
-    check=meaning.check,
+    check=lambda options: meaning.check(options, "order_id", "value", "refund_amount"),
 )

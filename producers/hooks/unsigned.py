@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Final
 
+from producers.hooks.attribution import text_only
 from producers.hooks.hook import Options, Verifier
 from producers.hooks.verifying import KeyInUrl, check_networks, networks_of
 from schemas.problem import Problem
@@ -20,5 +21,5 @@ def verifier_for(options: Options) -> Verifier:
 
 
 def check(options: Options) -> Sequence[Problem]:
-    """What is wrong with a source's allow list."""
-    return check_networks(options)
+    """What is wrong with them."""
+    return [*check_networks(options), *text_only(options, "key")]

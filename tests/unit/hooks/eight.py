@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from producers.hooks.hook import Delivery, Options
+from producers.hooks.meaning import KEYS
 from producers.hooks.pipeline import Understood, understand
 from producers.hooks.registry import HOOKS
 from producers.hooks.sources import Opened
@@ -55,12 +56,12 @@ def taken(slug: str, body: bytes | Delivery, **options: Any) -> Understood:
 
 
 def events(slug: str, body: bytes | Delivery, **options: Any) -> list[dict[str, Any]]:
-    """The events of a delivery that has nothing wrong, without what every event has."""
+    """The events of a delivery that has nothing wrong, without what every event has and the keys to the register."""
     understood = taken(slug, body, **options)
     assert understood.refused == []
     read = [json.loads(candidate.body) for candidate in understood.candidates]
     assert all(event.pop("version") == 1 and event.pop("source") == "it" for event in read)
-    return [{key: value for key, value in event.items() if value != {}} for event in read]
+    return [{key: value for key, value in event.items() if value != {} and key not in KEYS} for event in read]
 
 
 def event(slug: str, body: bytes | Delivery, **options: Any) -> dict[str, Any]:

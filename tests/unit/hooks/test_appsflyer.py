@@ -91,5 +91,5 @@ def test_a_wrong_allow_list_is_told_before_a_delivery_comes() -> None:
     """Each entry at fault is named."""
     wrong = Options("it", {"allow": ["10.0.0", "10.0.0.1"]})
     assert [str(problem) for problem in HOOKS["appsflyer"].check(wrong)] == [
-        "allow: is no list of addresses and networks. Write it like allow = [\"203.0.113.0/24\"]"
+        'allow: is no list of addresses and networks. Write it like allow = ["203.0.113.0/24"]'
     ]
