@@ -9,7 +9,8 @@ import json
 
 import pytest
 
-from producers.hooks.hook import Delivery
+from producers.hooks.hook import Delivery, Options
+from producers.hooks.registry import HOOKS
 from tests.unit.hooks.eight import NOW, changed, delivery, event, events, fixture, refusals, taken, verified
 
 WON = {"events": {"deal.dealstage=closedwon": "purchase"}}
@@ -139,6 +140,9 @@ def test_changes_that_nobody_asked_for_are_named() -> None:
 
 
 def test_an_amount_without_a_currency_says_where_to_add_it() -> None:
-    """HubSpot sends none with a change."""
-    (problem,) = refusals("hubspot", fixture("hubspot_deal_won.json"), **WON, values={"purchase": "1"})
+    """HubSpot sends none with a change; a fixed value is found wanting before a delivery comes."""
+    body = changed("hubspot_deal_won.json", **{"0__propertyName": "amount", "0__propertyValue": "10"})
+    (problem,) = refusals("hubspot", body, events={"deal.amount": "purchase"})
     assert problem == "currency: is missing. Send it, or add currency to the source's table"
+    wrong = Options("it", {"values": {"purchase": "1"}})
+    assert [problem.field for problem in HOOKS["hubspot"].check(wrong)] == ["currency"]
