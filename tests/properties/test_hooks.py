@@ -52,7 +52,20 @@ OPTIONS: dict[str, dict[str, Any]] = {
             },
             {"type": "cancel", "map": {"event_id": "join('-', [id, to_string(sent_at)])", "order_id": "id"}},
         ],
-    }
+    },
+    "hubspot": {
+        "events": {"deal.dealstage=closedwon": "purchase", "deal.dealstage": "purchase"},
+        "signals": {"contact.loan_status=declined": "credit_check.declined", "contact.loan_status": "refund"},
+        "values": {"purchase": "49.90"},
+        "currency": "EUR",
+    },
+    "salesforce": {
+        "events": {"Opportunity.StageName=Closed Won": "purchase"},
+        "signals": {"Opportunity": "chargeback.opened"},
+        "refunded": "Amount",
+    },
+    "adjust": {"events": {"bkrfgq": "purchase"}, "click_ids": {"pushground": "subid"}},
+    "chargebee": {"order_id": "subscription", "params": ["customer.email"]},
 }
 """For hooks that mean nothing without."""
 

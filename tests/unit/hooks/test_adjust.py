@@ -3,26 +3,14 @@
 from __future__ import annotations
 
 from typing import Any
-from urllib.parse import urlencode
+from urllib.parse import parse_qsl, urlencode
 
 import pytest
 
 from producers.hooks.hook import Delivery
-from tests.unit.hooks.eight import delivery, event, refusals, taken, verified
+from tests.unit.hooks.eight import delivery, event, fixture, refusals, taken, verified
 
-CALLBACK = {
-    "key": "sesame",
-    "activity_kind": "event",
-    "event": "bkrfgq",
-    "event_name": "purchase_100_coins",
-    "created_at": "1790000000",
-    "revenue_float": "49.9",
-    "currency": "EUR",
-    "nonce": "k3jh4g5k3j",
-    "adid": "18546f6171f67e29d1cb983322ad1329",
-    "order_id": "A-1001",
-    "subid": "3f9c1b2a7d",
-}
+CALLBACK = dict(parse_qsl(fixture("adjust_event.txt").decode().strip()))
 TOKENS: dict[str, Any] = {"events": {"bkrfgq": "purchase"}}
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from urllib.parse import urlencode
+from urllib.parse import parse_qsl, urlencode
 
 import pytest
 
@@ -10,16 +10,7 @@ from producers.hooks.hook import Delivery
 from tests.unit.hooks.eight import changed, delivery, event, fixture, refusals, taken, verified
 
 PURCHASE = "branch_purchase.json"
-PARAMETERS = {
-    "key": "sesame",
-    "id": "508211337654312345",
-    "name": "PURCHASE",
-    "timestamp": "1790000000123",
-    "event_data.transaction_id": "A-1001",
-    "event_data.revenue": "49.9",
-    "event_data.currency": "EUR",
-    "last_attributed_touch_data.sspdata": "3f9c1b2a7d",
-}
+PARAMETERS = dict(parse_qsl(fixture("branch-get_purchase.txt").decode().strip()))
 CLICKS = {"click_ids": {"xandr": "last_attributed_touch_data.sspdata"}}
 
 
