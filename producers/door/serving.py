@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import ipaddress
 import os
+import signal
+import sys
 from typing import Annotated
 
 import typer
@@ -55,6 +57,8 @@ def door(
     if everyone and not _is_loopback(host):
         raise NotLoopbackError(host)
     end_with_supervisor()
+    # Once it has ended well, uvicorn lets the signal do what it did before: it must not cut off what is left to close.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
     settings = load_settings()
     configure_logging(settings.log_format, settings.log_level)
     open_sources(settings.config)  # what is wrong with the file is said here, and not by every process

@@ -3,110 +3,21 @@
 from __future__ import annotations
 
 import json
-import os
 import signal
-import subprocess
-import sys
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 import psutil
 import pytest
-from sqlalchemy import Engine
 
 from infra import broker
-from infra.db.engine import open_engine
-from infra.db.migrate import migrate
-from infra.embedded import Engines, empty_broker_on_restart, use_engines
+from infra.embedded import empty_broker_on_restart
 from infra.sink import SinkThread
-from infra.store import ledger
-from tests.integration.ground import Ground, cleared, contract, conversion, generic_url, until
+from tests.acceptance.stage import HOLD, LEASE_S, NOWHERE, Stage, balances, kill
+from tests.integration.ground import Ground, contract, conversion, generic_url, until
 
-LEASE_S = 2.0
-HOLD = {"kind": "refund", "wait": "1d"}
-NOWHERE = generic_url("http://127.0.0.1:9")
 FINAL = "SELECT count(*) FROM postbacks WHERE due_at IS NOT NULL"
-
-
-@dataclass
-class Stage:
-    """An installation in a folder of its own, and the processes that a test runs on it."""
-
-    folder: Path
-    engines: Engines
-    engine: Engine
-    processes: list[subprocess.Popen[bytes]] = field(default_factory=list)
-
-    @property
-    def data_dir(self) -> Path:
-        return self.folder / "data"
-
-    @property
-    def log(self) -> str:
-        return (self.folder / "log").read_text("utf-8")
-
-    def start(self, *arguments: str) -> subprocess.Popen[bytes]:
-        """A ``holdfire`` command in a process of its own."""
-        own = {name: value for name, value in os.environ.items() if not name.startswith("HOLDFIRE_")}
-        with (self.folder / "log").open("ab") as output:
-            process = subprocess.Popen(
-                [sys.executable, "-m", "holdfire", *arguments],
-                env=own
-                | {
-                    "HOLDFIRE_DATA_DIR": str(self.data_dir),
-                    "HOLDFIRE_CONFIG": str(self.folder / "none.toml"),
-                    "HOLDFIRE_LOG_FORMAT": "json",
-                },
-                stdin=subprocess.DEVNULL,
-                stdout=output,
-                stderr=subprocess.STDOUT,
-                start_new_session=True,
-            )
-        self.processes.append(process)
-        return process
-
-    def worker(self) -> subprocess.Popen[bytes]:
-        return self.start("work", "--lease", str(LEASE_S))
-
-    def clock(self) -> subprocess.Popen[bytes]:
-        return self.start("clock")
-
-    def end(self) -> None:
-        """End what still runs, and let the next test begin with an empty broker."""
-        for process in self.processes:
-            process.terminate()
-        for process in self.processes:
-            try:
-                process.wait(20)
-            except subprocess.TimeoutExpired:
-                process.kill()
-                process.wait()
-        self.processes.clear()
-
-
-@pytest.fixture(scope="module")
-def _stage(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stage]:
-    folder = tmp_path_factory.mktemp("installation")
-    with use_engines(folder / "data") as engines:
-        engine = open_engine(engines.database_url)
-        migrate(engine)
-        yield Stage(folder, engines, engine)
-        engine.dispose()
-
-
-@pytest.fixture
-def stage(_stage: Stage) -> Iterator[Stage]:
-    yield _stage
-    _stage.end()
-
-
-@pytest.fixture
-def ground(stage: Stage) -> Ground:
-    (stage.folder / "log").write_bytes(b"")
-    return cleared(stage.engine)
 
 
 @pytest.fixture
@@ -115,20 +26,8 @@ def sink() -> Iterator[SinkThread]:
         yield running
 
 
-def kill(pid: int | None) -> None:
-    assert pid is not None
-    os.kill(pid, signal.SIGKILL)
-
-
 def all_final(ground: Ground) -> Callable[[], bool]:
     return lambda: ground.one(FINAL) == 0
-
-
-def balances(ground: Ground) -> bool:
-    """Every routed conversion's postbacks stand in exactly one state, and every event was counted once."""
-    postbacks = sum(ground.states().values())
-    routed = ground.one("SELECT coalesce(sum(routed), 0) FROM conversions")
-    return bool(postbacks == routed) and ledger.read_ledger(ground.engine).balances
 
 
 def test_a_worker_killed_mid_fire_is_rescued_and_the_dedupe_rule_decides(
