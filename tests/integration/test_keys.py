@@ -24,6 +24,7 @@ from infra.store import keys
 from infra.store.keys import Made
 from producers.door.gatekeeping import TRUSTED_FOR_S, KeyRing
 from producers.door.problems import RefusedError
+from producers.door.serving import NotLoopbackError
 from schemas.keys import Grant, sign
 from tests.integration.door import DoorThread
 from tests.integration.ground import Ground, conversion, signal, until
@@ -361,6 +362,14 @@ def test_a_name_is_free_again_after_its_key_was_revoked(run: Run) -> None:
     assert json.loads(run("create", "again", "--json"))["id"] > first["id"]
     with pytest.raises(keys.KeyNameError, match="keys list"):
         run("revoke", "never-was")
+
+
+@pytest.mark.parametrize("host", ["0.0.0.0", "192.0.2.1", "::", "door.example"])
+def test_an_open_door_is_refused_where_others_could_reach_it(host: str) -> None:
+    """With the reason and both ways out."""
+    with pytest.raises(NotLoopbackError, match=r"keys create.*127\.0\.0\.1") as refused:
+        CliRunner().invoke(holdfire.app, ["serve", "door", "--open", "--host", host], catch_exceptions=False)
+    assert host in str(refused.value)
 
 
 def test_keys_outlast_a_database_that_is_away_but_not_for_ever(
