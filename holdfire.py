@@ -43,6 +43,9 @@ MENU: dict[str, Entry] = {
     "keys": Entry(
         "producers.keys_cli", _SET_UP, "Create, list, rotate and revoke the API keys of the HTTP door."
     ),
+    "inbox": Entry(
+        "producers.inbox_cli", _SEND, "List and show what came in over HTTP, and run mappings again."
+    ),
     "migrate": Entry("infra.db.cli", _SET_UP, "Bring the database's tables to this version."),
     "destinations": Entry(
         "workers.destinations_cli", _SET_UP, "Check, apply, list, render and try destinations."

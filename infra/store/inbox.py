@@ -53,7 +53,7 @@ def commit(engine: Engine, arrivals: Sequence[Arrival]) -> Committed:
 def _commit(connection: Connection, arrivals: Sequence[Arrival]) -> Committed:
     answered = _answered(connection, [arrival for arrival in arrivals if arrival.idempotency_key is not None])
     delivered = _delivered(connection, arrivals)
-    known = _known(connection, {each.key for arrival in arrivals for each in arrival.candidates})
+    known = known_events(connection, {each.key for arrival in arrivals for each in arrival.candidates})
     receipts, rows = [], []
     accepted: list[Candidate] = []
     for number, arrival in zip(_next_ids(connection, len(arrivals)), arrivals, strict=True):
@@ -66,7 +66,7 @@ def _commit(connection: Connection, arrivals: Sequence[Arrival]) -> Committed:
             receipts.append(receipt)
             rows.append(row)
             continue
-        taken, duplicates = _sift(arrival.candidates, known)
+        taken, duplicates = sift(arrival.candidates, known)
         receipt = _receipt(arrival, number, duplicates)
         accepted += taken
         receipts.append(receipt)
@@ -76,7 +76,7 @@ def _commit(connection: Connection, arrivals: Sequence[Arrival]) -> Committed:
         if arrival.idempotency_key is not None:
             answered[slot] = _Answered(sha256(arrival.body).digest(), receipt)
     copy_rows(connection, "inbox", _COLUMNS, rows)
-    messages = list(_messages(accepted))
+    messages = list(messages_of(accepted))
     write(connection, messages)
     return Committed(receipts, messages)
 
@@ -158,7 +158,8 @@ def _repeated(arrival: Arrival, number: int, first: int) -> tuple[Receipt, tuple
     return receipt, _row(bare, receipt, 0, 0)
 
 
-def _known(connection: Connection, keys: set[Key]) -> set[Key]:
+def known_events(connection: Connection, keys: set[Key]) -> set[Key]:
+    """Those of the events that were taken in before."""
     if not keys:
         return set()
     query = text("""
@@ -169,7 +170,7 @@ def _known(connection: Connection, keys: set[Key]) -> set[Key]:
     return {(row.source, row.event_id) for row in connection.execute(query, {"keys": rows})}
 
 
-def _sift(candidates: Iterable[Candidate], known: set[Key]) -> tuple[list[Candidate], list[Candidate]]:
+def sift(candidates: Iterable[Candidate], known: set[Key]) -> tuple[list[Candidate], list[Candidate]]:
     """Those that are new, and those that are not. What is taken is known from then on."""
     taken: list[Candidate] = []
     duplicates: list[Candidate] = []
@@ -184,7 +185,7 @@ def _next_ids(connection: Connection, count: int) -> list[int]:
     return list(connection.execute(query, {"n": count}).scalars())
 
 
-def _messages(candidates: list[Candidate]) -> Iterator[Message]:
+def messages_of(candidates: Sequence[Candidate]) -> Iterator[Message]:
     """Group events into messages of at most 500 events and about 1 MB."""
     bodies: list[bytes] = []
     size = 0

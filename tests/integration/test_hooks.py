@@ -58,7 +58,7 @@ constants = { name = "purchase" }
 map = { event_id = "id", order_id = "deal.number", value = "deal.total", currency = "deal.currency" }
 dedupe = "id"
 """
-TABLES = "inbox, outbox"
+TABLES = "inbox, inbox_runs, outbox"
 
 
 @pytest.fixture(scope="module")

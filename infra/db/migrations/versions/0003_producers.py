@@ -73,11 +73,29 @@ CREATE TABLE api_key_secrets (
 CREATE INDEX api_key_secrets_key ON api_key_secrets (key_id);
 """
 
+# A delivery's mapping run again after it was mended, and what it came to.
+INBOX_RUNS = """
+CREATE TABLE inbox_runs (
+    id         bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
+    inbox_id   bigint NOT NULL REFERENCES inbox,
+    ran_at     timestamptz NOT NULL DEFAULT now(),
+    who        text NOT NULL,
+    accepted   integer NOT NULL,
+    duplicates integer NOT NULL,
+    rejected   integer NOT NULL,
+    answer     json NOT NULL
+);
+CREATE INDEX inbox_runs_inbox ON inbox_runs (inbox_id, id);
+CREATE TRIGGER inbox_runs_append_only BEFORE UPDATE OR DELETE ON inbox_runs
+    FOR EACH ROW EXECUTE FUNCTION refuse_change();
+"""
+
 
 def upgrade() -> None:
-    for statements in (OUTBOX, INBOX, API_KEYS):
+    for statements in (OUTBOX, INBOX, API_KEYS, INBOX_RUNS):
         op.execute(statements)
-    refuse_truncate(op.get_bind(), "inbox")
+    for table in ("inbox", "inbox_runs"):
+        refuse_truncate(op.get_bind(), table)
 
 
 def downgrade() -> None:
