@@ -162,7 +162,11 @@ def up(
         _apply_config(settings, engine)
         engine.dispose()
         where = "" if urls.engines is None else f" Its data is in {settings.data_dir}."
-        served = "" if door is None else f" The door is http://127.0.0.1:{door}/docs."
+        served = (
+            ""
+            if door is None
+            else f" The door is at http://127.0.0.1:{door}/docs, keys are made by `holdfire keys`."
+        )
         Supervisor(children(workers, lease, door)).run(
             lambda: typer.echo(f"Holdfire is up.{where}{served} Ctrl-C ends it.", err=True)
         )
