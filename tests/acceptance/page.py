@@ -3,6 +3,8 @@
 What a fence's info string says is done with the block:
 
     ```sh run             run by bash, which has to end with 0 (``run exit=1``: with 1); exports last for the page
+    ```sh run eventually  run again until it prints what it should: a reader looks again after a moment
+    ```sh run needs=npm   the page is skipped where the program is missing
     ```sh start           started in the background, and ended at the page's end; a door is waited for
     ```python run         run by Python, from the page's folder
     ```toml file=a.toml   written to that file; any language
@@ -10,7 +12,8 @@ What a fence's info string says is done with the block:
                           ``…`` stands for anything, alone on a line for any lines
     ```sh not-run: WHY    shown only, because WHY
 
-A page says 127.0.0.1:8080 for the door; here it is a free port.
+A page says 127.0.0.1:8080 (or ``--door 8080``) for the door; here it is a free port. CLONE is the folder of the clone,
+SHOP_DATABASE_URL a database that a service could have.
 """
 
 from __future__ import annotations
@@ -32,6 +35,7 @@ COMMANDS = ("sh", "bash", "console", "shell", "python", "js", "ts", "javascript"
 ANYTHING = "…"
 DOOR = "127.0.0.1:8080"
 WITHIN_S = 90.0
+EVENTUALLY_S = 30.0
 _BLOCK = re.compile(r"^```(?P<info>[^\n`]*)\n(?P<body>.*?)^```$", re.MULTILINE | re.DOTALL)
 
 
@@ -60,6 +64,11 @@ class Block:
     @property
     def exit_code(self) -> int:
         return next((int(word.removeprefix("exit=")) for word in self.words if word.startswith("exit=")), 0)
+
+    @property
+    def needs(self) -> str | None:
+        """The program without which the page cannot be followed."""
+        return next((word.removeprefix("needs=") for word in self.words if word.startswith("needs=")), None)
 
     @property
     def unrun(self) -> bool:
@@ -110,6 +119,7 @@ class Reader:
         for block in blocks(page.read_text("utf-8")):
             where = f"{page.name}:{block.line}"
             body = block.body.replace(DOOR, f"127.0.0.1:{self.port}")
+            body = body.replace("--door 8080", f"--door {self.port}")
             if block.file:
                 (self.folder / block.file).parent.mkdir(parents=True, exist_ok=True)
                 (self.folder / block.file).write_text(body, "utf-8")
@@ -126,15 +136,19 @@ class Reader:
         if block.language == "python":
             script.write_text(body, "utf-8")
             body = f"python {script.name}"
-        ended = self._bash(f"{body}\n")
-        said = (ended.stdout + ended.stderr).replace(f"127.0.0.1:{self.port}", DOOR)
+        deadline = time.monotonic() + (EVENTUALLY_S if "eventually" in block.words else 0)
+        while True:
+            ended = self._bash(f"{body}\n")
+            said = (ended.stdout + ended.stderr).replace(f"127.0.0.1:{self.port}", DOOR)
+            lacks = missing(block.printed or "", said)
+            if (ended.returncode == block.exit_code and lacks is None) or time.monotonic() > deadline:
+                break
+            time.sleep(0.2)
         told = (
             f"{where}: {block.body}ended with {ended.returncode} and printed:\n{said}\n{self._background()}"
         )
         assert ended.returncode == block.exit_code, told
-        if block.printed is not None:
-            lacks = missing(block.printed, said)
-            assert lacks is None, f"{told}\nbut not, in this order: {lacks}"
+        assert lacks is None, f"{told}\nbut not, in this order: {lacks}"
 
     def _bash(self, body: str) -> subprocess.CompletedProcess[str]:
         # Each block is a shell of its own, so that one can fail alone; what it exports lasts, as in one terminal.
@@ -156,7 +170,7 @@ class Reader:
                 stderr=subprocess.STDOUT, start_new_session=True,
             )  # fmt: skip
         self.started.append((process, log))
-        if "serve door" in block.body:
+        if "serve door" in block.body or "--door" in block.body:
             self._await(lambda: _listens(self.port), process, f"{where}: no door at its port")
         if block.printed is not None:
             printed = block.printed
@@ -206,6 +220,8 @@ def reader(folder: Path, database_url: str, broker_url: str) -> Iterator[Reader]
         "PATH": f"{binaries}:{os.environ['PATH']}",
         "PYTHONPATH": str(ROOT),
         "PYTHONUNBUFFERED": "1",
+        "CLONE": str(ROOT),
+        "SHOP_DATABASE_URL": database_url,
         "COLUMNS": "120",
         "HOLDFIRE_DATABASE_URL": database_url,
         "HOLDFIRE_BROKER_URL": broker_url,

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import shutil
+import subprocess
 from pathlib import Path
 
 import pytest
@@ -21,12 +23,28 @@ def emptied_broker(broker_url: str) -> str:
     return broker_url
 
 
+def lacks(program: str) -> str | None:
+    """Why a page that needs this program cannot be followed here, or None."""
+    if shutil.which(program) is None:
+        return f"{program} is not installed: .ci/node installs it"
+    if program == "npm":
+        asked = subprocess.run(
+            ["npm", "view", "celery-node", "version"], capture_output=True, timeout=60, check=False
+        )
+        return "npm cannot reach its packages" if asked.returncode else None
+    return None
+
+
 @pytest.mark.timeout(300)
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
 def test_a_page_does_what_it_says(
     page: Path, tmp_path: Path, database_copy: str, emptied_broker: str
 ) -> None:
     """Followed from top to bottom in an empty folder, every command works and prints what the page shows."""
+    for program in {each.needs for each in blocks(page.read_text("utf-8")) if each.needs}:
+        why_not = lacks(program)
+        if why_not:
+            pytest.skip(why_not)
     with reader(tmp_path, database_copy, emptied_broker) as person:
         assert person.follow(page) > 0
 
