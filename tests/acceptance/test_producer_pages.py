@@ -11,8 +11,8 @@ import redis
 
 from tests.acceptance.page import ROOT, blocks, missing, reader
 
-PAGES = sorted([ROOT / "docs" / "producers.md", *(ROOT / "docs" / "producers").glob("*.md")])
-PAGES = [page for page in PAGES if page.exists()]
+OVERVIEW = ROOT / "docs" / "producers.md"
+PAGES = [OVERVIEW, *sorted((ROOT / "docs" / "producers").glob("*.md"))]
 
 
 @pytest.fixture
@@ -23,10 +23,17 @@ def emptied_broker(broker_url: str) -> str:
     return broker_url
 
 
+def needed(page: Path) -> set[str]:
+    """The programs without which the page cannot be followed."""
+    shown = blocks(page.read_text("utf-8"))
+    called = {name for name in ("curl", "openssl") for each in shown if f"{name} " in each.body}
+    return called | {each.needs for each in shown if each.needs}
+
+
 def lacks(program: str) -> str | None:
     """Why a page that needs this program cannot be followed here, or None."""
     if shutil.which(program) is None:
-        return f"{program} is not installed: .ci/node installs it"
+        return f"{program} is not installed: .ci/tools installs it"
     if program == "npm":
         asked = subprocess.run(
             ["npm", "view", "celery-node", "version"], capture_output=True, timeout=60, check=False
@@ -41,10 +48,8 @@ def test_a_page_does_what_it_says(
     page: Path, tmp_path: Path, database_copy: str, emptied_broker: str
 ) -> None:
     """Followed from top to bottom in an empty folder, every command works and prints what the page shows."""
-    for program in {each.needs for each in blocks(page.read_text("utf-8")) if each.needs}:
-        why_not = lacks(program)
-        if why_not:
-            pytest.skip(why_not)
+    if why_not := next(filter(None, map(lacks, needed(page))), None):
+        pytest.skip(why_not)
     with reader(tmp_path, database_copy, emptied_broker) as person:
         assert person.follow(page) > 0
 
@@ -53,6 +58,12 @@ def test_a_page_does_what_it_says(
 def test_a_page_shows_no_command_that_is_not_run(page: Path) -> None:
     """A command or program on a page is marked to be run, is a file of its own, or says why it cannot be run here."""
     assert [each.line for each in blocks(page.read_text("utf-8")) if each.unrun] == []
+
+
+def test_every_source_is_found_on_the_overview() -> None:
+    """A page that nobody links to is not read."""
+    overview = OVERVIEW.read_text("utf-8")
+    assert [page.name for page in PAGES[1:] if f"(producers/{page.name})" not in overview] == []
 
 
 PAGE = """
