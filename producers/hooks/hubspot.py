@@ -119,6 +119,10 @@ def dedupe(payload: Any, _: Delivery) -> str:
 
 def check(options: Options) -> list[Problem]:
     problems = meaning.check(options)
+    if not isinstance(options.values.get("values", {}), Mapping):
+        problems.append(
+            Problem("hook_option", "values", "is no table", 'Write it like { purchase = "49.90" }')
+        )
     for name, value in options.table("values").items():
         try:
             meaning.money(value, options.text("currency", ""), f"values.{name}")
