@@ -13,14 +13,18 @@ from holdfire import MENU
 from infra.catalogue import load_config
 from infra.settings import PREFIX, Settings
 from infra.store.rulings import VOIDABLE_SQL
+from producers.hooks.hook import Hook
+from producers.hooks.registry import HOOKS
+from producers.hooks.sources import check_sources
 from schemas.backoff import RetryPolicy
 from schemas.check import AskAgain, CheckBodyRule, ReleaseCheck
 from schemas.destination import Destination, Limits
 from schemas.hold import HoldPolicy
 from schemas.lifecycle import VOIDABLE, State, mermaid
+from schemas.source import Source
 
 ROOT = Path(__file__).parents[2]
-CONFIGURED = (Destination, HoldPolicy, ReleaseCheck, CheckBodyRule, AskAgain, RetryPolicy, Limits)
+CONFIGURED = (Destination, HoldPolicy, ReleaseCheck, CheckBodyRule, AskAgain, RetryPolicy, Limits, Source)
 ROOMS = ("producers", "workers", "investigations", "infra", "schemas")
 README = ROOT / "README.md"
 LOCKS = sorted(ROOT.glob("requirements*.lock"))
@@ -148,14 +152,25 @@ def test_configurations_shown_are_in_order(page: Path, tmp_path: Path) -> None:
     assert shown
     for number, text in enumerate(shown):
         (tmp_path / f"{number}.toml").write_text(text)
-        assert load_config(tmp_path / f"{number}.toml").contracts
+        loaded = load_config(tmp_path / f"{number}.toml", check_sources)
+        assert loaded.contracts or loaded.sources
 
 
 def test_the_configuration_page_names_every_key() -> None:
-    """Every field of a destination, a hold and its check, a retry policy and the limits stands on the page."""
+    """Every field of a destination, a hold and its check, a retry policy, the limits and a source is on the page."""
     page = (ROOT / "docs" / "configuration.md").read_text("utf-8")
     fields = {name for model in CONFIGURED for name in model.model_fields}
     assert {name for name in fields if f"`{name}`" not in page} == set()
+
+
+@pytest.mark.parametrize("hook", HOOKS.values(), ids=lambda hook: hook.slug)
+def test_every_hook_has_its_page(hook: Hook) -> None:
+    """A page for producers writes its name as holdfire.toml does; its options stand there, or are those of most hooks."""
+    pages = [page.read_text("utf-8") for page in (ROOT / "docs" / "producers").glob("*.md")]
+    about = [text for text in pages if 'hook = "' in text and f'"{hook.slug}"' in text]
+    assert about, f"no page says hook = {hook.slug!r}"
+    about.append((ROOT / "docs" / "configuration.md").read_text("utf-8"))
+    assert [key for key in hook.options if not re.search(rf"`{key}`|^(?:# )?{key} = ", "\n".join(about), re.MULTILINE)] == []
 
 
 def test_the_configuration_page_names_every_variable() -> None:
