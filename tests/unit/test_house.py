@@ -170,7 +170,11 @@ def test_every_hook_has_its_page(hook: Hook) -> None:
     about = [text for text in pages if 'hook = "' in text and f'"{hook.slug}"' in text]
     assert about, f"no page says hook = {hook.slug!r}"
     about.append((ROOT / "docs" / "configuration.md").read_text("utf-8"))
-    assert [key for key in hook.options if not re.search(rf"`{key}`|^(?:# )?{key} = ", "\n".join(about), re.MULTILINE)] == []
+    assert [
+        key
+        for key in hook.options
+        if not re.search(rf"`{key}`|^(?:# )?{key} = ", "\n".join(about), re.MULTILINE)
+    ] == []
 
 
 def test_the_configuration_page_names_every_variable() -> None:
