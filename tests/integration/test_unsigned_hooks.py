@@ -60,7 +60,7 @@ def door(database_url: str, broker_url: str, sources: dict[str, Opened]) -> Iter
 def ground(engine: Engine) -> Ground:
     """The inbox, emptied: only a superuser may switch off what refuses to."""
     ground = Ground(engine)
-    ground.run("SET LOCAL session_replication_role = replica; TRUNCATE inbox, outbox")
+    ground.run("SET LOCAL session_replication_role = replica; TRUNCATE inbox, inbox_runs, outbox")
     return ground
 
 
