@@ -11,13 +11,13 @@ from typing import Final
 
 import orjson
 
-from producers.imports import Line, Stream, is_too_long, too_long
+from producers.imports import MAX_LINE_BYTES, Line, Stream, is_too_long, too_long
 from producers.mapping import LINE_COLUMN, REASON_COLUMN, ColumnMap, Columns, MappingError
 from schemas.problem import Problem
 
 DELIMITERS: Final = ",;\t|"
 MAX_RECORD_LINES: Final = 100
-"""Lines that one quoted cell may go over; beyond that the quote was never meant to be opened."""
+"""Lines that one record may go over (and MAX_LINE_BYTES); beyond that its quote was never meant to be opened."""
 REMEMBERED_IDS: Final = 100_000
 MAX_SHOWN_BYTES: Final = 1_000
 """Kept of a line that is too long to be one."""
@@ -107,12 +107,16 @@ class Table:
         A quote that is never closed takes nothing with it: its line alone is the record.
         """
         lines = [first] if (first := self._next()) else []
-        while lines and self._is_open(lines):
+        size, still_open = len(first), bool(lines) and self._is_open(lines)
+        while still_open:
             line = self._next()
-            if not line or len(lines) == MAX_RECORD_LINES or is_too_long(line):
+            size += len(line)
+            if not line or len(lines) == MAX_RECORD_LINES or size > MAX_LINE_BYTES:
                 self._waiting.extendleft(reversed([*lines[1:], line] if line else lines[1:]))
                 return lines[:1]
             lines.append(line)
+            # A line without a quote closes none: a stray one must not cost a look at everything after every line.
+            still_open = b'"' not in line or self._is_open(lines)
         return lines
 
     def _next(self) -> bytes:

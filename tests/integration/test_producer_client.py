@@ -158,6 +158,7 @@ def test_a_broker_killed_while_events_go_in_loses_none(tmp_path: Path) -> None:
     ):
         for number in range(30):
             if number in {10, 20}:
+                until(lambda: engines.valkey_pid is not None)  # it is written once the broker answers
                 pid = engines.valkey_pid
                 assert pid is not None
                 os.kill(pid, signal.SIGKILL)
