@@ -15,11 +15,16 @@ OPTIONS: Final = {
     "click_ids": f"the key that holds each network's click id, such as {{ xandr = 'clid' }}; else {PREFIX}NETWORK",
     "partner_id": "the key that holds the partner id",
     "params": "keys that go with the conversion as params",
+    "lead_id": "the key that holds a lead id under which the landing page may have registered its click",
+    "customer_id": "as lead_id, of a customer id",
+    "device_id": "as lead_id, of a device id",
 }
+KEYS: Final = ("partner_id", "lead_id", "customer_id", "device_id")
+"""Options that are fields of a conversion, and say which key holds them."""
 
 
 def attributes(pairs: Mapping[str, str], options: Options) -> dict[str, Any]:
-    """The fields of a conversion that say whose it is: ``click_ids``, ``partner_id``, ``params``."""
+    """The fields of a conversion that say whose it is: click ids, the partner's id, keys to the click, params."""
     named = options.table("click_ids")
     if named:
         click_ids = {network: pairs[key] for network, key in named.items() if pairs.get(key)}
@@ -30,9 +35,7 @@ def attributes(pairs: Mapping[str, str], options: Options) -> dict[str, Any]:
             if key.startswith(PREFIX) and key != PREFIX and value
         }
     found: dict[str, Any] = {"click_ids": click_ids} if click_ids else {}
-    partner_id = pairs.get(options.text("partner_id", ""))
-    if partner_id:
-        found["partner_id"] = partner_id
+    found |= {name: value for name in KEYS if (value := pairs.get(options.text(name, "")))}
     params = {key: pairs[key] for key in options.texts("params") if key in pairs}
     return found | ({"params": params} if params else {})
 
@@ -75,8 +78,7 @@ def check(options: Options) -> Sequence[Problem]:
     if not isinstance(click_ids, Mapping) or not all(isinstance(key, str) for key in click_ids.values()):
         remedy = 'Write it like { xandr = "clid" }'
         problems.append(Problem("option", "click_ids", "is no table of networks and keys", remedy))
-    if not isinstance(options.values.get("partner_id", ""), str):
-        problems.append(Problem("option", "partner_id", "is no text", 'Write it like "partner"'))
+    problems += text_only(options, *KEYS)
     params = options.values.get("params", [])
     if not isinstance(params, list) or not all(isinstance(each, str) for each in params):
         problems.append(Problem("option", "params", "is no list of texts", 'Write it like ["plan"]'))

@@ -7,7 +7,7 @@ from decimal import Decimal
 from typing import Any, Final
 
 from producers.hooks.attribution import OPTIONS as ATTRIBUTION
-from producers.hooks.attribution import attributes, check, one_of, pairs_of, query_of, text_only
+from producers.hooks.attribution import attributes, check, one_of, pairs_of, query_of, text_only, texts_of
 from producers.hooks.fields import amount, at, objects, required, text
 from producers.hooks.hook import Delivery, Envelope, Hook, Mapped, MappingError, Options
 from producers.hooks.verifying import Hmac
@@ -47,7 +47,11 @@ def _conversion(payload: Any, options: Options) -> Envelope:
     """``order_id`` is the order's ``id``, as refunds have no other; ``name`` (such as #1001) is only shown to people."""
     order_id = required(payload, "id")
     # An attribute of the order was put there on purpose; the landing page is what the browser came by.
-    left = query_of(at(payload, "landing_site")) | pairs_of(payload, "note_attributes", "name")
+    left = {
+        **texts_of({"customer": at(payload, "customer.id")}),
+        **query_of(at(payload, "landing_site")),
+        **pairs_of(payload, "note_attributes", "name"),
+    }
     return {
         "type": "conversion",
         "event_id": f"shopify:order:{order_id}",

@@ -43,11 +43,14 @@ def _conversion(payload: Any, options: Options) -> Mapped:
         raise MappingError("data.object.object", f"is {kind!r}", "Send the event as Stripe made it")
     if kind == "checkout.session" and at(payload, "data.object.payment_status") == "unpaid":
         return Mapped(ignored="it is not paid yet: checkout.session.async_payment_succeeded will tell")
+    if kind == "checkout.session" and at(payload, "data.object.mode") == "setup":
+        return Mapped(ignored="it only keeps a card for later")
     if kind == "charge" and at(payload, "data.object.captured") is False:
         return Mapped(ignored="it is only authorized: charge.captured will tell")
     currency = required(payload, "data.object.currency").upper()
     field = f"data.object.{_AMOUNT[kind]}"
     metadata = texts_of(at(payload, "data.object.metadata"))
+    left = texts_of({"customer": at(payload, "data.object.customer")}) | metadata
     payment = _payment(payload)
     conversion: Envelope = {
         "type": "conversion",
@@ -60,7 +63,7 @@ def _conversion(payload: Any, options: Options) -> Mapped:
         "value": amount_of_minor(at(payload, field), currency, field, _DIGITS),
         "currency": currency,
     }
-    return Mapped([conversion | attributes(metadata, options)])
+    return Mapped([conversion | attributes(left, options)])
 
 
 def _refund(payload: Any, options: Options) -> Envelope:

@@ -13,7 +13,7 @@ from hashlib import sha256
 from typing import Any, Final
 
 from producers.hooks.attribution import OPTIONS as ATTRIBUTION
-from producers.hooks.attribution import attributes, check, pairs_of, query_of, text_only
+from producers.hooks.attribution import attributes, check, pairs_of, query_of, text_only, texts_of
 from producers.hooks.fields import amount, at, objects, required, text
 from producers.hooks.hook import Delivery, Envelope, Hook, Mapped, MappingError, Options
 from producers.hooks.verifying import Hmac
@@ -47,7 +47,8 @@ def _map(payload: Any, delivery: Delivery, options: Options) -> Mapped:
 
 def _conversion(payload: Any, order_id: str, options: Options) -> Envelope:
     meta = pairs_of(payload, "meta_data", "key")
-    left = query_of(meta.get(_LANDING)) | meta
+    customer = at(payload, "customer_id") or None  # 0 is a guest
+    left = texts_of({"customer": customer}) | query_of(meta.get(_LANDING)) | meta
     paid = "date_paid_gmt" if text(payload, "date_paid_gmt") else "date_created_gmt"
     return {
         "type": "conversion",

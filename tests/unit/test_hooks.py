@@ -101,6 +101,10 @@ class TestStripe:
         later = stripe("checkout.session.completed", type="checkout.session.async_payment_succeeded")
         assert later.events[0]["event_id"] == PAYMENT
 
+    def test_a_checkout_that_only_keeps_a_card_means_nothing(self) -> None:
+        """Nobody paid."""
+        assert stripe("checkout.session.completed", data__object__mode="setup").ignored
+
     def test_an_authorization_waits_for_its_capture(self) -> None:
         """A charge that is not captured moves no money."""
         options = {"conversion_on": "charge.succeeded"}
