@@ -22,7 +22,7 @@ from schemas.event import (
     CreditCheckSignal,
     RefundSignal,
 )
-from schemas.problem import Problem
+from schemas.problem import Problem, plain_reason
 
 FIELDS_OF: Final = {
     "conversion": frozenset(ConversionEvent.model_fields),
@@ -208,7 +208,11 @@ def load_map(path: Path | None, given: Mapping[str, Any]) -> ColumnMap:
     except ValidationError as error:
         fault = error.errors(include_url=False)[0]
         where = ".".join(str(part) for part in fault["loc"])
-        said = f"{where}: {fault['msg'].removeprefix('Value error, ')}".removeprefix(": ")
+        reason = plain_reason(fault["type"], fault["msg"], fault["input"], fault.get("ctx", {}))
+        if fault["type"] == "extra_forbidden":
+            near = difflib.get_close_matches(where, ColumnMap.model_fields, 1)
+            reason += f"; did you mean {near[0]}?" if near else f"; use {', '.join(ColumnMap.model_fields)}"
+        said = f"{where}: {reason.removeprefix('Value error, ')}".removeprefix(": ")
         raise MappingError(f"{path or 'the mapping'}: {said}") from None
 
 

@@ -168,6 +168,7 @@ def test_an_event_id_is_the_same_on_every_run_and_of_no_two_rows() -> None:
         ("order_id=Order,occurred_at=When,source='s',type='refund'", {}, "--id"),
         ("order_id=Order order_id=Order,=", {}, "cannot be read at"),
         (COLUMNS, {"encoding": "utf-16"}, "iconv"),
+        (COLUMNS, {"decimals": ","}, "did you mean decimal?"),
         (COLUMNS, {"encoding": "klingon"}, "no text encoding"),
         (COLUMNS, {"timezone": "Europe/Brlin"}, "no time zone"),
         (COLUMNS, {"date_format": "%H:%M"}, "gives no date"),
