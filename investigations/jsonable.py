@@ -70,6 +70,20 @@ def conversion_json(conversion: ConversionRecord) -> Json:
         "routed": conversion.routed,
         "outcomes": list(conversion.outcomes),
         "unrouted_reason": conversion.unrouted_reason,
+        "refusals": dict(conversion.refusals),
+        "matches": [
+            {
+                "at": instant(match.at),
+                "destination": match.destination,
+                "network": match.network,
+                "key": match.key,
+                "key_value": match.key_value,
+                "click": match.click,
+                "click_id": match.click_id,
+                "clicked_at": instant(match.clicked_at),
+            }
+            for match in conversion.matches
+        ],
     }
 
 
@@ -109,7 +123,7 @@ def _postback(postback: PostbackRecord, life: Life) -> Json:
         "contract_version": postback.version.number,
         "state": postback.state.value,
         "next": next_step(life, postback),
-        "click_id": click_id_of(postback, life.conversion.event),
+        "click_id": click_id_of(postback, life.conversion.attributed),
         "hold": hold.model_dump(mode="json", exclude_none=True),
         "retry_attempts": retry.attempts,
         "release_at": instant(postback.release_at),

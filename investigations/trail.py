@@ -12,6 +12,7 @@ from infra.store.records import (
     ActRecord,
     AttemptRecord,
     CheckRecord,
+    ConversionRecord,
     Life,
     PostbackRecord,
     RejectRecord,
@@ -55,6 +56,7 @@ def moments(life: Life) -> list[Moment]:
     """Everything that has happened to a conversion, in time order."""
     found = [
         *_arrival(life),
+        *_found(life),
         *(_signal(life, signal) for signal in life.signals),
         *map(_repeat, life.repeats),
         *map(_act, life.acts),
@@ -74,9 +76,35 @@ def _arrival(life: Life) -> Iterator[Moment]:
         text = f"received, but unrouted: {visible(conversion.unrouted_reason)}"
         yield Moment(conversion.received_at, subject, "unrouted", text, style="red")
     else:
-        routed = (postback for postback in life.postbacks if postback.adjusts is None)
-        names = ", ".join(postback.version.contract.name for postback in routed)
-        yield Moment(conversion.received_at, subject, "received", f"received, routed to {names}")
+        contracts = [each.version.contract for each in life.postbacks if each.adjusts is None]
+        names = ", ".join(each.name for each in contracts if not conversion.found_late(each.name))
+        routed = f"routed to {names}" if names else "and no destination took it until its click came"
+        yield Moment(conversion.received_at, subject, "received", f"received, {routed}", _refused(conversion))
+
+
+def _refused(conversion: ConversionRecord) -> tuple[str, ...]:
+    return tuple(f"not to {visible(name)}: it {reason}" for name, reason in conversion.refusals.items())
+
+
+def _found(life: Life) -> Iterator[Moment]:
+    """Click ids that a click gave; one moment for several destinations at a network."""
+    conversion = life.conversion
+    told = set()
+    for match in conversion.matches:
+        if (match.network, match.click) in told:
+            continue
+        told.add((match.network, match.click))
+        text = f"click id of {match.network} found by {match.key} {visible(match.key_value)}, from click {match.click}"
+        late = [
+            each.destination
+            for each in conversion.matches
+            if (each.network, each.click) == (match.network, match.click)
+            and conversion.found_late(each.destination)
+        ]
+        details = [f"clicked   {clock(match.clicked_at)} UTC", f"click id  {visible(match.click_id)}"]
+        if late:
+            details.append(f"the click came after the conversion: routed to {', '.join(late)} by it")
+        yield Moment(match.at, show("cv", conversion.id), "matched", text, tuple(details), "cyan")
 
 
 def _signal(life: Life, signal: SignalRecord) -> Moment:
@@ -237,7 +265,7 @@ def _attempt(life: Life, postback: PostbackRecord, attempt: AttemptRecord) -> Mo
         late = "; a late answer came" if attempt.answered_late else ""
         text = f"{name} ({outcome.trigger}) by {visible(attempt.worker)} → {outcome.verdict}: {visible(outcome.rule)}{late}"
         style = {State.DELIVERED: "green", State.RETRYING: "yellow"}.get(outcome.state, "red")
-    details = list(_attempt_details(attempt, click_id_of(postback, life.conversion.event)))
+    details = list(_attempt_details(attempt, click_id_of(postback, life.conversion.attributed)))
     if postback.adjusts is not None and outcome is not None and outcome.state is State.DELIVERED:
         details.insert(-1, f"told      {correction_told(life, postback)}")
     return Moment(attempt.intent_at, show("at", attempt.id), "attempt", text, tuple(details), style)

@@ -59,6 +59,14 @@ def _conversion(life: Life) -> Iterator[Text]:
     for network, token in event.click_ids.items():
         yield label("click id", f"{visible(network)}  {visible(token)}")
         yield label("", (token_facts(token), "dim"))
+    for match in conversion.matches:
+        yield label("click id", f"{match.destination}  {visible(match.click_id)}")
+        yield label(
+            "", (f"found by {match.key}, from click {match.click}; {token_facts(match.click_id)}", "dim")
+        )
+    for key in ("lead_id", "customer_id", "device_id"):
+        if (value := getattr(event, key)) is not None:
+            yield label(key.replace("_", " "), visible(value))
     for name, value in event.params.items():
         yield label("param", f"{visible(name)} = {visible(value)}")
 
@@ -96,10 +104,9 @@ def _postback(life: Life, postback: PostbackRecord) -> Iterator[Text]:
 
 def _conversions_own(life: Life, postback: PostbackRecord) -> Iterator[Text]:
     """What a correction shares with what it corrects."""
-    event = life.conversion.event
     yield from _window(life, postback)
     yield label("retry", retry_words(postback))
-    token = click_id_of(postback, event)
+    token = click_id_of(postback, life.conversion.attributed)
     if token is not None:
         yield label("click id", visible(token))
     if postback.state is State.DELIVERED:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
+from schemas.click import Click
 from schemas.problem import Problem
 
 Key = tuple[str, str]
@@ -51,6 +52,8 @@ class Arrival:
     """What its sender is answered once it is committed, where that does not depend on what was found in it."""
     ignored: str | None = None
     """Why it means no event, where it is not meant to."""
+    click: Click | None = None
+    """What it registers; ``refused`` then says which of its tokens were left out."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,6 +74,15 @@ def answer_to_delivery(arrival: Arrival, request_id: str, duplicates: list[Candi
     return answer_to(arrival, request_id, duplicates) | ignored
 
 
+def answer_to_click(arrival: Arrival, request_id: str) -> dict[str, Any]:
+    """The JSON that the sender of a click gets: which click ids were registered, and what was not and why."""
+    return {
+        "request_id": request_id,
+        "click_ids": {} if arrival.click is None else arrival.click.click_ids,
+        "rejected": [_problem(problem) for each in arrival.refused for problem in each.problems],
+    }
+
+
 def answer_to(arrival: Arrival, request_id: str, duplicates: list[Candidate]) -> dict[str, Any]:
     """The JSON that a sender of events gets: what was accepted, and what was not and why, by index."""
     return {
@@ -80,13 +92,16 @@ def answer_to(arrival: Arrival, request_id: str, duplicates: list[Candidate]) ->
             {"index": each.index, "source": each.key[0], "event_id": each.key[1]} for each in duplicates
         ],
         "rejected": [
-            {
-                "index": each.index,
-                "problems": [
-                    {"code": p.code, "field": p.field, "reason": p.reason, "remedy": p.remedy}
-                    for p in each.problems
-                ],
-            }
+            {"index": each.index, "problems": [_problem(problem) for problem in each.problems]}
             for each in arrival.refused
         ],
+    }
+
+
+def _problem(problem: Problem) -> dict[str, str]:
+    return {
+        "code": problem.code,
+        "field": problem.field,
+        "reason": problem.reason,
+        "remedy": problem.remedy,
     }

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from decimal import Decimal
 
 import orjson
 
-from schemas.destination import Contract, DestinationVersion
+from schemas.click import Match, Matches, keys_of
+from schemas.destination import Contract, DestinationVersion, Requirement
 from schemas.event import ConversionEvent
 from schemas.hold import release_at
 from schemas.lifecycle import State
@@ -30,6 +32,7 @@ class PlannedPostback:
     reason: str | None = None
     manual: bool = False
     """Whether it waits for a release by hand once its window has ended."""
+    destination: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,10 +55,18 @@ class StoredConversion:
     params: dict[str, str]
 
 
-def read_stored_conversion(text: str) -> StoredConversion:
-    """Unpack a stored conversion event from its JSON text."""
+def read_stored_conversion(
+    text: str, matched: Mapping[str, Mapping[str, str]] | None = None
+) -> StoredConversion:
+    """Unpack a stored conversion event from its JSON text, with the click ids that were found for it.
+
+    ``matched`` is as ``schemas.click.wire_matches`` wrote it.
+    """
     raw = orjson.loads(text)
     get = raw.get
+    click_ids = get("click_ids") or {}
+    if matched:
+        click_ids |= {destination: each["token"] for destination, each in matched.items()}
     return StoredConversion(
         raw["event_id"],
         raw["source"],
@@ -64,30 +75,89 @@ def read_stored_conversion(text: str) -> StoredConversion:
         get("order_id"),
         None if get("value") is None else Decimal(raw["value"]),
         get("currency"),
-        get("click_ids") or {},
+        click_ids,
         get("partner_id"),
         get("sequence"),
         get("params") or {},
     )
 
 
+def attributed(event: ConversionEvent, matches: Matches) -> ConversionEvent:
+    """The event with the click ids that were found for it, each under its destination's name."""
+    if not matches:
+        return event
+    found = {destination: match.token for destination, match in matches.items()}
+    return event.model_copy(update={"click_ids": event.click_ids | found})
+
+
+NO_MATCHES: Matches = {}
+
+
 def route(
-    event: ConversionEvent, versions: list[DestinationVersion], received_at: datetime
+    event: ConversionEvent,
+    versions: list[DestinationVersion],
+    received_at: datetime,
+    matches: Matches = NO_MATCHES,
+    *,
+    now: datetime | None = None,
 ) -> list[PlannedPostback]:
     """The postbacks one conversion event gets: one for every destination that takes it, none if none does.
 
     A destination takes an event whose name it lists and which carries what its protocol attributes by: a
-    click id for its network, or a partner id. ``received_at`` is the database's clock at intake.
+    click id for its network, its own or one of ``matches``, or a partner id; and what it requires beside that.
+    ``received_at`` is the database's clock at intake; ``now``, if it is later, when a click routes it again.
     """
-    return [_plan(event, version, received_at) for version in versions if takes(version.contract, event)]
+    event = attributed(event, matches)
+    return [
+        _plan(event, version, received_at, matches.get(version.contract.name), now or received_at)
+        for version in versions
+        if takes(version.contract, event)
+    ]
 
 
 def takes(contract: Contract, event: ConversionEvent) -> bool:
-    if event.name not in contract.destination.events:
-        return False
+    """Whether the destination takes the event as it stands."""
+    return (
+        event.name in contract.destination.events
+        and _attributes(contract, event)
+        and not lacking(contract, event)
+    )
+
+
+def _attributes(contract: Contract, event: ConversionEvent) -> bool:
     if contract.protocol == "partner":
         return event.partner_id is not None
     return contract.network.slug in event.click_ids or contract.name in event.click_ids
+
+
+def lacking(contract: Contract, event: ConversionEvent) -> list[Requirement]:
+    """What the destination requires and the event does not carry."""
+    given = contract.name in event.click_ids or contract.network.slug in event.click_ids
+    return [
+        name
+        for name in contract.destination.require
+        if not (given if name == "click_id" else getattr(event, name) is not None)
+    ]
+
+
+def wanting(event: ConversionEvent, versions: list[DestinationVersion]) -> list[Contract]:
+    """Destinations that would take the event if a click id were found for it by a key that it carries."""
+    named = (version.contract for version in versions if event.name in version.contract.destination.events)
+    left = [contract for contract in named if not takes(contract, event)]
+    if not left or not keys_of(event):
+        return []
+    with_it = event.model_copy(
+        update={"click_ids": event.click_ids | {contract.name: "found" for contract in left}}
+    )
+    return [contract for contract in left if takes(contract, with_it)]
+
+
+def still_open(contract: Contract, event: ConversionEvent, clicked_at: datetime, now: datetime) -> bool:
+    """Whether a click that comes late may still route the event: its network would count it, or nothing says no."""
+    limit = contract.network.age_limit
+    if limit is None:
+        return now <= event.occurred_at + contract.destination.register_horizon
+    return now <= (clicked_at if limit.measured_from == "click" else event.occurred_at) + limit.wait
 
 
 def click_id_for(contract: Contract, event: ConversionEvent | StoredConversion) -> str | None:
@@ -111,8 +181,19 @@ def why_unrouted(event: ConversionEvent, versions: list[DestinationVersion]) -> 
     wanted = sorted(
         "a partner_id" if contract.protocol == "partner" else f"a click id for {contract.network.slug}"
         for contract in naming
+        if not _attributes(contract, event)
     )
-    return f"the event carries none of: {', '.join(dict.fromkeys(wanted))}"
+    said = [f"the event carries none of: {', '.join(dict.fromkeys(wanted))}"] if wanted else []
+    return "; ".join([*said, *(f"{name} {reason}" for name, reason in refusals(event, versions).items())])
+
+
+def refusals(event: ConversionEvent, versions: list[DestinationVersion]) -> dict[str, str]:
+    """By destination that lists the event's name: what it requires and does not get."""
+    found = {}
+    for contract in (version.contract for version in versions):
+        if event.name in contract.destination.events and (lacks := lacking(contract, event)):
+            found[contract.name] = f"requires {', '.join(lacks)}"
+    return found
 
 
 def dedupe_key(contract: Contract, event: ConversionEvent) -> bytes:
@@ -133,12 +214,19 @@ def dedupe_key(contract: Contract, event: ConversionEvent) -> bytes:
     return hashlib.sha256(text.encode()).digest()[:16]
 
 
-def _plan(event: ConversionEvent, version: DestinationVersion, received_at: datetime) -> PlannedPostback:
+def _plan(
+    event: ConversionEvent,
+    version: DestinationVersion,
+    received_at: datetime,
+    match: Match | None,
+    now: datetime,
+) -> PlannedPostback:
     contract = version.contract
+    clicked_at = event.clicked_at if match is None else match.clicked_at
     limit = contract.network.age_limit
     expires_at = None
     if limit is not None:
-        start = event.clicked_at if limit.measured_from == "click" and event.clicked_at else event.occurred_at
+        start = clicked_at if limit.measured_from == "click" and clicked_at else event.occurred_at
         expires_at = start + limit.wait
     reason = unrenderable(contract, event)
     hold = contract.destination.hold_for(event)
@@ -148,13 +236,15 @@ def _plan(event: ConversionEvent, version: DestinationVersion, received_at: date
         release_at=release_at(
             hold,
             occurred_at=event.occurred_at,
-            clicked_at=event.clicked_at,
+            clicked_at=clicked_at,
             received_at=received_at,
+            now=now,
         ),
         expires_at=expires_at,
         dedupe_key=dedupe_key(contract, event),
         reason=reason,
         manual=hold.release == "manual",
+        destination=contract.name,
     )
 
 

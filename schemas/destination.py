@@ -16,12 +16,26 @@ from schemas.durations import Duration
 from schemas.exchange import FetchLimits
 from schemas.hold import HoldPolicy, HoldRule, Priced
 from schemas.macros import Template, names_in
-from schemas.network import Adjustment, AdjustmentKind, Adjustments, AgeLimit, Network, QueryParameter
+from schemas.network import (
+    Adjustment,
+    AdjustmentKind,
+    Adjustments,
+    AgeLimit,
+    Network,
+    ParameterName,
+    QueryParameter,
+)
 from schemas.verdict import AnswerRules, Dedupe
 
 
 class _Config(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+Requirement = Literal[
+    "click_id", "partner_id", "order_id", "lead_id", "customer_id", "device_id", "value", "sequence"
+]
+"""What a destination may insist on: a click id for its network, also one found by a click, or a field of the event."""
 
 
 class Limits(_Config):
@@ -70,6 +84,14 @@ class Destination(_Config):
     settings: dict[str, str | SecretRef] = Field(default_factory=dict)
     event_names: dict[str, str] = Field(default_factory=dict)
     """What the network calls our events, where it differs; case and all."""
+    require: tuple[Requirement, ...] = ()
+    """What an event must carry to be taken, beside what the protocol attributes by."""
+    click_parameters: tuple[ParameterName, ...] = ()
+    """Parameters of the landing page's URL that carry this account's click id, in place of its network's."""
+    register_horizon: Annotated[Duration, Field(gt=timedelta(0), le=timedelta(days=3650))] = timedelta(
+        days=90
+    )
+    """How long after a conversion a click that comes late may still route it, at a network without an age limit."""
     protocol: Literal["transaction", "partner"] | None = None
     hold: HoldPolicy = HoldPolicy()
     holds: tuple[HoldRule, ...] = ()

@@ -126,6 +126,9 @@ class ConversionEvent(_Envelope):
     type: Literal["conversion"]
     name: Annotated[str, Field(min_length=1, max_length=100, pattern=r"^[^\x00-\x1f\x7f]+$")]
     order_id: Key | None = None
+    lead_id: Key | None = None
+    customer_id: Key | None = None
+    device_id: Key | None = None
     value: Money | None = None
     currency: CurrencyCode | None = None
     click_ids: Annotated[dict[Key, Token], Field(max_length=50), AfterValidator(_click_ids)] = Field(
@@ -276,11 +279,19 @@ def read_event(raw: object, now: datetime) -> Event:
     try:
         event: Event = adapter.validate_python(raw)
     except ValidationError as error:
-        raise InvalidInputError(_problems(error)) from None
+        raise InvalidInputError(problems_of(error)) from None
     instants = {"occurred_at": event.occurred_at}
     if isinstance(event, ConversionEvent) and event.clicked_at is not None:
         instants["clicked_at"] = event.clicked_at
-    ahead = [
+    ahead = in_the_future(instants, now)
+    if ahead:
+        raise InvalidInputError(ahead)
+    return event
+
+
+def in_the_future(instants: Mapping[str, datetime], now: datetime) -> list[Problem]:
+    """A problem for each instant, by its field, that no clock can be trusted with."""
+    return [
         Problem(
             f"future_{field}",
             field,
@@ -290,9 +301,6 @@ def read_event(raw: object, now: datetime) -> Event:
         for field, instant in instants.items()
         if instant > now + FUTURE_TOLERANCE
     ]
-    if ahead:
-        raise InvalidInputError(ahead)
-    return event
 
 
 def read_stored(text: str) -> Event:
@@ -302,7 +310,8 @@ def read_stored(text: str) -> Event:
     return event
 
 
-def _problems(error: ValidationError) -> list[Problem]:
+def problems_of(error: ValidationError) -> list[Problem]:
+    """What pydantic found, each with its field, the reason and the remedy."""
     problems = []
     for fault in error.errors(include_url=False):
         code = fault["type"]

@@ -232,9 +232,17 @@ class HoldRule(BaseModel):
 
 
 def release_at(
-    policy: HoldPolicy, *, occurred_at: datetime, clicked_at: datetime | None, received_at: datetime
+    policy: HoldPolicy,
+    *,
+    occurred_at: datetime,
+    clicked_at: datetime | None,
+    received_at: datetime,
+    now: datetime | None = None,
 ) -> datetime:
-    """The instant the window ends and its schedule ticks; it may lie in the past, then the postback is due at once."""
+    """The instant the window ends and its schedule ticks; it may lie in the past, then the postback is due at once.
+
+    ``now``: when this is asked, if that is later than ``received_at``.
+    """
     match policy.measured_from:
         case "event":
             start = occurred_at
@@ -249,5 +257,7 @@ def release_at(
         end = start + policy.wait
     # A window that ended in the past waits for the first tick from now on, not for one that nobody saw.
     return (
-        end if policy.schedule is None else next_tick(max(end, received_at), policy.schedule, policy.timezone)
+        end
+        if policy.schedule is None
+        else next_tick(max(end, now or received_at), policy.schedule, policy.timezone)
     )

@@ -48,6 +48,9 @@ def _inside_a_parameter(text: str) -> str:
     return text
 
 
+ParameterName = Annotated[str, Field(pattern=r"^[!-~]+$", max_length=100)]
+
+
 class QueryParameter(_Data):
     """See ``schemas.macros.Parameter``, whose fields these are."""
 
@@ -181,6 +184,10 @@ class Network(_Data):
     body: str = ""
     settings: dict[str, Setting] = Field(default_factory=dict)
 
+    click_parameters: tuple[ParameterName, ...] = ()
+    """Parameters of the landing page's URL that carry the click id, the usual one first."""
+    click_parameters_basis: str = ""
+    """The page's words on them. Empty: unverified, for no page names what an account writes into its own URL."""
     currencies: tuple[CurrencyCode, ...] = ()
     """Currencies a value may be in, where the network converts none; empty means any."""
     allowed_hosts: tuple[str, ...] = ()
@@ -253,15 +260,17 @@ def host_allowed(host: str, allowed: tuple[str, ...]) -> bool:
 def catalogue_table(networks: Iterable[Network]) -> str:
     """The networks as a Markdown table for ``docs/networks.md``; optional settings in brackets."""
     rows = [
-        "| network | title | confidence | unverified | needs | a second postback | corrections |",
-        "|---|---|---|---|---|---|---|",
+        "| network | title | confidence | unverified | landing page | needs | a second postback | corrections |",
+        "|---|---|---|---|---|---|---|---|",
     ]
     for network in networks:
         unverified = ", ".join(f"`{place}`" for place in network.unverified) or "none"
+        landing = ", ".join(f"`{name}`" for name in network.click_parameters) or "none"
+        landing += "" if network.click_parameters_basis or not network.click_parameters else " (unverified)"
         needs = ", ".join(_need(name, setting) for name, setting in network.settings.items())
         rows.append(
             f"| [`{network.slug}`](../schemas/networks/{network.slug}.md) | {network.title} | {network.confidence} "
-            f"| {unverified} | {needs} | {network.dedupe.replace('_', ' ')} "
+            f"| {unverified} | {landing} | {needs} | {network.dedupe.replace('_', ' ')} "
             f"| {', '.join(network.adjustments.all()) or 'none'} |"
         )
     return "\n".join(rows)

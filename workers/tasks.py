@@ -17,6 +17,7 @@ from workers.intake import take_message
 from workers.pruning import make_room
 from workers.relaying import relay
 from workers.releasing import release_due
+from workers.rerouting import route_again
 from workers.rescuing import rescue
 from workers.runtime import Runtime
 
@@ -65,6 +66,7 @@ def register(app: Celery, runtime: Runtime) -> None:
     @app.task(name=broker.RESCUE_TASK)
     def rescue_silent() -> None:
         rescue(runtime.engine, runtime.renderer)
+        route_again(runtime.engine, runtime.destinations)
         relay(runtime.engine, app)
 
     @app.task(name=broker.PRUNE_TASK)

@@ -23,6 +23,7 @@ from schemas.adjustment import (
     lost,
     stands,
 )
+from schemas.click import read_matches
 from schemas.destination import Contract, DestinationVersion
 from schemas.lifecycle import State
 from schemas.network import AdjustmentKind
@@ -32,7 +33,7 @@ LOCK = text("SELECT id FROM postbacks WHERE id = ANY(:ids) OR adjusts = ANY(:ids
 READ = text("""
     SELECT p.id, p.conversion_id, p.version_id, p.void_reason, p.reported, p.retracted_at, p.lost, p.lost_at,
         c.value, c.net_value, c.outcomes, c.name, c.currency, c.occurred_at,
-        (c.event->>'clicked_at')::timestamptz AS clicked_at
+        (c.event->>'clicked_at')::timestamptz AS clicked_at, c.matched
     FROM postbacks p JOIN conversions c ON c.id = p.conversion_id
     WHERE p.id = ANY(:ids) AND p.state = 'delivered' AND p.adjusts IS NULL ORDER BY p.id""")
 ADJUSTMENTS = text(
@@ -187,7 +188,9 @@ def _expires_at(each: _Looked, kind: AdjustmentKind) -> datetime | None:
     if adjustment is None or adjustment.age_limit is None:
         return None
     limit = adjustment.age_limit
-    clicked_at: datetime | None = each.row.clicked_at if limit.measured_from == "click" else None
+    match = read_matches(each.row.matched).get(each.contract.name)
+    of_click = each.row.clicked_at if match is None else match.clicked_at
+    clicked_at: datetime | None = of_click if limit.measured_from == "click" else None
     start: datetime = clicked_at or each.row.occurred_at
     return start + limit.wait
 

@@ -16,6 +16,7 @@ from infra.store.records import (
     CheckRecord,
     ConversionRecord,
     Life,
+    MatchRecord,
     Outcome,
     PostbackRecord,
     RejectRecord,
@@ -31,8 +32,12 @@ from schemas.signals import names
 from schemas.verdict import VerdictKind
 
 _CONVERSION = text("""
-    SELECT id, event::text AS event, received_at, net_value, outcomes, routed, unrouted_reason, now() AS now
+    SELECT id, event::text AS event, received_at, net_value, outcomes, routed, unrouted_reason, refusals, now() AS now
     FROM conversions WHERE id = :id""")
+
+_MATCHES = text("""
+    SELECT at, destination, network, key, key_value, click_row AS click, click_id, clicked_at
+    FROM matches WHERE conversion_id = :id ORDER BY id""")
 
 _POSTBACKS = text("""
     SELECT p.*, (p.due_at = 'infinity') IS TRUE AS by_hand, v.number AS version_number, v.contract
@@ -103,6 +108,11 @@ def read_life(engine: Engine, conversion_id: int) -> Life | None:
                 row.routed,
                 row.unrouted_reason,
                 tuple(row.outcomes),
+                tuple(
+                    MatchRecord(**each._mapping)
+                    for each in connection.execute(_MATCHES, {"id": conversion_id})
+                ),
+                row.refusals or {},
             ),
             signals=tuple(signal for signal in signals if names(signal.event, event)),
             postbacks=_postbacks(connection, conversion_id),

@@ -16,7 +16,8 @@ from infra.store.destinations import read_version
 from infra.store.rulings import promote_duplicates
 from infra.store.said import record_wishes
 from infra.store.transactions import retried
-from schemas.conversion import StoredConversion, read_stored_conversion
+from schemas.click import read_matches
+from schemas.conversion import StoredConversion, attributed, read_stored_conversion
 from schemas.destination import DestinationVersion
 from schemas.event import ConversionEvent, read_stored
 from schemas.exchange import Hop
@@ -41,7 +42,7 @@ _LOCK_LEASED = text("""
 # value under the same locks, and joined to them the value would be as old as the waiting.
 _READ_LEASED = text("""
     SELECT p.id, p.version_id, p.attempts, p.had_unknown, p.first_attempt_at, p.expires_at, c.net_value, c.outcomes,
-        c.value, c.event::text AS event, nextval('attempt_ids') AS attempt_id, now() AS now, p.asked, p.asked_since,
+        c.value, c.event::text AS event, c.matched, nextval('attempt_ids') AS attempt_id, now() AS now, p.asked, p.asked_since,
         p.confirmed_at, p.let_go_at IS NOT NULL AS let_go, p.adjustment, o.reported, o.retracted_at IS NOT NULL AS retracted,
         o.void_reason = 'by_hand' AS by_hand
     FROM postbacks p JOIN conversions c ON c.id = p.conversion_id LEFT JOIN postbacks o ON o.id = p.adjusts
@@ -101,7 +102,7 @@ _ENDED = text(
 
 _LOCK_LOST = text("""
     SELECT p.id, p.lease_token, p.attempt_id, p.attempts, p.version_id, p.first_attempt_at, p.expires_at,
-        p.had_unknown, p.adjustment, c.event::text AS event, i.worker, i.intent_at, now() AS now
+        p.had_unknown, p.adjustment, c.event::text AS event, c.matched, i.worker, i.intent_at, now() AS now
     FROM postbacks p JOIN conversions c ON c.id = p.conversion_id
         JOIN intents i ON i.attempt_id = p.attempt_id AND i.postback_id = p.id
     WHERE p.due_at <= now() AND p.state = 'firing'
@@ -169,7 +170,7 @@ def gate(  # noqa: PLR0913 — what is claimed, by whom, for how long, and how i
                     first_attempt_at=row.first_attempt_at,
                     expires_at=row.expires_at,
                     net_value=row.net_value,
-                    event=_event(row.event),
+                    event=_event(row),
                     now=row.now,
                     outcomes=tuple(row.outcomes),
                     correction=_correction(row),
@@ -251,7 +252,7 @@ def settle_lost(
                     first_attempt_at=row.first_attempt_at,
                     expires_at=row.expires_at,
                     had_unknown=row.had_unknown,
-                    event=_event(row.event),
+                    event=_event(row),
                     now=row.now,
                     adjustment=row.adjustment,
                 )
@@ -272,14 +273,14 @@ def _correction(row: Row[Any]) -> Correction | None:
     return Correction(row.adjustment, reported, row.retracted, by_hand=bool(row.by_hand))
 
 
-def _event(stored: str) -> ConversionEvent | StoredConversion:
-    """The stored event. Validation takes a few more writings of an instant than unpacking does, such as a lower-case z."""
+def _event(row: Row[Any]) -> ConversionEvent | StoredConversion:
+    """The stored event, with the click ids that were found for it. Validation takes a few more writings of an instant than unpacking does, such as a lower-case z."""
     try:
-        return read_stored_conversion(stored)
+        return read_stored_conversion(row.event, row.matched)
     except ValueError:
-        event = read_stored(stored)
+        event = read_stored(row.event)
         assert isinstance(event, ConversionEvent)
-        return event
+        return attributed(event, read_matches(row.matched))
 
 
 def _record_intents(connection: Connection, prepared: list[Prepared], worker: str, lease_s: float) -> None:

@@ -11,9 +11,11 @@ from sqlalchemy import Connection, Engine, text
 from sqlalchemy.exc import IntegrityError
 
 from infra.db.engine import as_json, copy_bytes, copy_rows, copy_text, copy_value
+from infra.store import matching
 from infra.store.outbox import Message, write
 from infra.store.transactions import retried
-from schemas.arrival import Arrival, Candidate, Key, Receipt, answer_to, answer_to_delivery
+from schemas.arrival import Arrival, Candidate, Key, Receipt, answer_to, answer_to_click, answer_to_delivery
+from schemas.click import Click
 from schemas.event import MAX_EVENTS_PER_MESSAGE
 from schemas.ids import show
 
@@ -35,7 +37,8 @@ class Committed:
 
 
 def commit(engine: Engine, arrivals: Sequence[Arrival]) -> Committed:
-    """Commit requests, verbatim, with their events in the outbox: all of them in one transaction, or none.
+    """Commit requests, verbatim, with their events in the outbox and their clicks in the register: all of them in one
+    transaction, or none.
 
     Events that are known (taken in, or earlier in the group) are answered as duplicates and go nowhere. A request
     whose idempotency key was used before by the same API key is not committed again: it gets the first one's answer.
@@ -56,6 +59,7 @@ def _commit(connection: Connection, arrivals: Sequence[Arrival]) -> Committed:
     known = known_events(connection, {each.key for arrival in arrivals for each in arrival.candidates})
     receipts, rows = [], []
     accepted: list[Candidate] = []
+    clicks: list[tuple[int, Click]] = []
     for number, arrival in zip(_next_ids(connection, len(arrivals)), arrivals, strict=True):
         slot = _slot(arrival)
         if slot in answered:
@@ -69,13 +73,16 @@ def _commit(connection: Connection, arrivals: Sequence[Arrival]) -> Committed:
         taken, duplicates = sift(arrival.candidates, known)
         receipt = _receipt(arrival, number, duplicates)
         accepted += taken
+        if arrival.click is not None:
+            clicks.append((number, arrival.click))
         receipts.append(receipt)
-        rows.append(_row(arrival, receipt, len(taken), len(duplicates)))
+        rows.append(_row(arrival, receipt, len(taken) + (arrival.click is not None), len(duplicates)))
         if arrival.dedupe_id is not None and arrival.candidates and not arrival.refused:
             delivered[arrival.source, arrival.dedupe_id] = number
         if arrival.idempotency_key is not None:
             answered[slot] = _Answered(sha256(arrival.body).digest(), receipt)
     copy_rows(connection, "inbox", _COLUMNS, rows)
+    matching.register(connection, clicks)
     messages = list(messages_of(accepted))
     write(connection, messages)
     return Committed(receipts, messages)
@@ -143,11 +150,16 @@ def _delivered(
 
 
 def _receipt(arrival: Arrival, number: int, duplicates: list[Candidate]) -> Receipt:
-    if arrival.kind == "hook":
-        answer = answer_to_delivery(arrival, show("in", number), duplicates)
-    else:
-        answer = answer_to(arrival, show("in", number), duplicates)
-    return Receipt(number, arrival.status_code or (202 if arrival.candidates else 422), answer)
+    request_id = show("in", number)
+    match arrival.kind:
+        case "hook":
+            answer = answer_to_delivery(arrival, request_id, duplicates)
+        case "click":
+            answer = answer_to_click(arrival, request_id)
+        case "events":
+            answer = answer_to(arrival, request_id, duplicates)
+    taken = arrival.candidates or arrival.click is not None
+    return Receipt(number, arrival.status_code or (202 if taken else 422), answer)
 
 
 def _repeated(arrival: Arrival, number: int, first: int) -> tuple[Receipt, tuple[str, ...]]:

@@ -11,12 +11,13 @@ import orjson
 from sqlalchemy import Connection, Engine, text
 
 from infra.db.engine import as_json
-from infra.store import outbox, standings
+from infra.store import matching, outbox, standings
 from infra.store.clicks import indexed
 from infra.store.dedupe import claim_keys
 from infra.store.destinations import Destinations
 from infra.store.transactions import retried
-from schemas.conversion import PlannedPostback, route, why_unrouted
+from schemas.click import Matches, wire_matches
+from schemas.conversion import PlannedPostback, attributed, refusals, route, why_unrouted
 from schemas.destination import DestinationVersion
 from schemas.event import ConversionEvent, Event, Signal
 from schemas.lifecycle import State
@@ -59,7 +60,8 @@ class IntakeResult:
 
 
 # Conversions share this lock, messages with signals hold it alone: of a signal and its conversion that commit at
-# the same time, the later one then sees the earlier, so a refund can never slip past its conversion unseen.
+# the same time, the later one then sees the earlier, so a refund can never slip past its conversion unseen. Clicks that
+# are held against earlier conversions hold it alone for the same reason.
 _SIGNALS_LOCK = 0x5369676E  # "Sign"
 
 
@@ -85,7 +87,7 @@ def commit_message(  # noqa: PLR0913 — what came, in which message, and by wha
     signals = {key: item for key, item in first.items() if key not in conversions}
 
     def run(connection: Connection) -> IntakeResult:
-        received_at = _serialise(connection, exclusive=bool(signals))
+        received_at = serialise(connection, exclusive=bool(signals))
         new_conversions, postbacks = _insert_conversions(connection, conversions, versions, received_at)
         new_signals = _insert_signals(connection, signals)
         duplicates = [item for key, item in conversions.items() if key not in new_conversions]
@@ -126,7 +128,8 @@ def committed(engine: Engine, keys: Iterable[Key]) -> set[Key]:
         return {(row.source, row.event_id) for row in connection.execute(query, {"keys": rows})}
 
 
-def _serialise(connection: Connection, *, exclusive: bool) -> datetime:
+def serialise(connection: Connection, *, exclusive: bool) -> datetime:
+    """Take the lock of intake until the commit. Returns the database's clock once it is held."""
     function = "pg_advisory_xact_lock" if exclusive else "pg_advisory_xact_lock_shared"
     connection.execute(text(f"SELECT {function}(:key)"), {"key": _SIGNALS_LOCK})
     instant: datetime = connection.execute(text("SELECT clock_timestamp()")).scalar_one()
@@ -144,47 +147,66 @@ def _insert_conversions(
         return {}, 0
     planned: dict[Key, list[PlannedPostback]] = {}
     rows = []
+    events = {key: item.event for key, item in conversions.items() if isinstance(item.event, ConversionEvent)}
+    matched = matching.find(connection, events, versions)
     # Sorted, so that two messages that share events wait for each other in one order and never in a circle.
-    for key, item in sorted(conversions.items()):
-        event = item.event
-        assert isinstance(event, ConversionEvent)
-        planned[key] = route(event, versions, received_at)
-        rows.append(
-            {
-                "source": event.source,
-                "event_id": event.event_id,
-                "name": event.name,
-                "order_id": event.order_id,
-                "click_ids": list(dict.fromkeys(event.click_ids.values())),
-                "occurred_at": event.occurred_at,
-                "value": None if event.value is None else str(event.value),
-                "currency": event.currency,
-                "routed": len(planned[key]),
-                "unrouted_reason": None if planned[key] else why_unrouted(event, versions),
-                "event": _verbatim(item.raw),
-            }
-        )
+    for key, event in sorted(events.items()):
+        matches = matched.get(key, {})
+        planned[key] = route(event, versions, received_at, matches)
+        rows.append(_row(event, conversions[key].raw, matches, versions, len(planned[key])))
     inserted = connection.execute(
         text(f"""
         INSERT INTO conversions (source, event_id, name, order_id, click_ids, occurred_at, received_at, value,
-            net_value, currency, routed, unrouted_reason, event)
+            net_value, currency, routed, unrouted_reason, event, lead_id, customer_id, device_id, matched, refusals)
         SELECT r.source, r.event_id, r.name, r.order_id,
             ARRAY(SELECT {indexed("t")} FROM json_array_elements_text(r.click_ids) t), r.occurred_at, :received_at, r.value, r.value,
-            r.currency, r.routed, r.unrouted_reason, r.event::json
+            r.currency, r.routed, r.unrouted_reason, r.event::json, r.lead_id, r.customer_id, r.device_id, r.matched,
+            r.refusals
         FROM json_to_recordset(:rows) AS r(source text, event_id text, name text, order_id text, click_ids json,
-            occurred_at timestamptz, value numeric, currency text, routed smallint, unrouted_reason text, event text)
+            occurred_at timestamptz, value numeric, currency text, routed smallint, unrouted_reason text, event text,
+            lead_id text, customer_id text, device_id text, matched jsonb, refusals json)
         ON CONFLICT (event_id, source) DO NOTHING RETURNING id, source, event_id"""),  # noqa: S608 — literals of ours
         {"rows": as_json(rows), "received_at": received_at},
     )
     new = {(row.source, row.event_id): row.id for row in inserted}
     pairs = [(new[key], plan) for key in conversions if key in new for plan in planned[key]]
-    _insert_postbacks(connection, pairs)
+    hold(connection, pairs)
+    found = [matching.Found(new[key], events[key], matched[key]) for key in matched if key in new]
+    matching.record(connection, found, versions, received_at)
     return new, len(pairs)
 
 
-def _insert_postbacks(connection: Connection, pairs: list[tuple[int, PlannedPostback]]) -> None:
+def _row(
+    event: ConversionEvent, raw: object, matches: Matches, versions: list[DestinationVersion], routed: int
+) -> dict[str, object]:
+    """A new conversion. What most have not is left out, for null is the same and costs nothing."""
+    row: dict[str, object] = {
+        "source": event.source,
+        "event_id": event.event_id,
+        "name": event.name,
+        "order_id": event.order_id,
+        "click_ids": list(dict.fromkeys(attributed(event, matches).click_ids.values())),
+        "occurred_at": event.occurred_at,
+        "value": None if event.value is None else str(event.value),
+        "currency": event.currency,
+        "routed": routed,
+        "unrouted_reason": None if routed else why_unrouted(attributed(event, matches), versions),
+        "event": _verbatim(raw),
+    }
+    further = {
+        "lead_id": event.lead_id,
+        "customer_id": event.customer_id,
+        "device_id": event.device_id,
+        "matched": wire_matches(matches),
+        "refusals": refusals(attributed(event, matches), versions),
+    }
+    return row | {name: value for name, value in further.items() if value}
+
+
+def hold(connection: Connection, pairs: list[tuple[int, PlannedPostback]]) -> list[int]:
+    """Hold planned postbacks, each of a conversion given by its id. Returns their ids."""
     if not pairs:
-        return
+        return []
     ids = connection.execute(
         text("SELECT nextval('postbacks_id_seq') FROM generate_series(1, :n)"), {"n": len(pairs)}
     ).scalars()
@@ -224,6 +246,7 @@ def _insert_postbacks(connection: Connection, pairs: list[tuple[int, PlannedPost
             manual boolean)"""),
         {"rows": as_json(rows)},
     )
+    return [number for number, _, _ in numbered]
 
 
 def _due(plan: PlannedPostback) -> datetime | str:

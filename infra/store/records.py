@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 from decimal import Decimal
 
 from schemas.by_hand import Act
 from schemas.check import CheckKind
+from schemas.click import KeyName
 from schemas.destination import DestinationVersion
 from schemas.event import ConversionEvent, Signal
 from schemas.exchange import Hop
@@ -17,6 +18,20 @@ from schemas.network import AdjustmentKind
 from schemas.problem import Problem
 from schemas.signals import Outcome as Standing
 from schemas.verdict import VerdictKind
+
+
+@dataclass(frozen=True, slots=True)
+class MatchRecord:
+    """A click id that was found for a conversion, by which key and in which click of the register."""
+
+    at: datetime
+    destination: str
+    network: str
+    key: KeyName
+    key_value: str
+    click: int
+    click_id: str
+    clicked_at: datetime
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,6 +48,19 @@ class ConversionRecord:
     routed: int
     unrouted_reason: str | None
     outcomes: tuple[Standing, ...] = ()
+    matches: tuple[MatchRecord, ...] = ()
+    refusals: Mapping[str, str] = field(default_factory=dict)
+    """By destination that takes such events: what it required and did not get."""
+
+    @property
+    def attributed(self) -> ConversionEvent:
+        """The event with the click ids that were found for it."""
+        found = {match.destination: match.click_id for match in self.matches}
+        return self.event.model_copy(update={"click_ids": self.event.click_ids | found})
+
+    def found_late(self, destination: str) -> bool:
+        """Whether the destination took the conversion only when its click came."""
+        return any(each.destination == destination and each.at > self.received_at for each in self.matches)
 
 
 @dataclass(frozen=True, slots=True)

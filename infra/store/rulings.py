@@ -11,7 +11,8 @@ from sqlalchemy import Connection, text
 from infra.db.engine import as_json
 from infra.store.dedupe import claim_keys
 from schemas.calendars import next_tick
-from schemas.conversion import dedupe_key
+from schemas.click import read_matches
+from schemas.conversion import attributed, dedupe_key
 from schemas.destination import Contract
 from schemas.event import ConversionEvent, read_stored
 from schemas.hold import HoldPolicy
@@ -191,15 +192,15 @@ def _reinstated(each: Ruled, holder: int, now: datetime) -> dict[str, Any]:
 
 def _keys(connection: Connection, ruled: list[Ruled]) -> dict[int, bytes]:
     events = connection.execute(
-        text("SELECT id, event::text AS event FROM conversions WHERE id = ANY(:ids)"),
+        text("SELECT id, event::text AS event, matched FROM conversions WHERE id = ANY(:ids)"),
         {"ids": [each.found.conversion_id for each in ruled]},
     )
-    read = {row.id: read_stored(row.event) for row in events}
+    read = {row.id: (read_stored(row.event), read_matches(row.matched)) for row in events}
     keys = {}
     for each in ruled:
-        event = read[each.found.conversion_id]
+        event, matches = read[each.found.conversion_id]
         assert isinstance(event, ConversionEvent)
-        keys[each.found.id] = dedupe_key(each.contract, event)
+        keys[each.found.id] = dedupe_key(each.contract, attributed(event, matches))
     return keys
 
 

@@ -18,6 +18,8 @@ from infra.store.clicks import indexed
 from infra.store.evidence import reject_record, signal_record
 from infra.store.naming import conversions_named
 from infra.store.records import ConversionRecord, FoundPostback, RejectRecord, SignalRecord
+from schemas.click import read_matches
+from schemas.conversion import attributed
 from schemas.event import ConversionEvent, read_stored
 from schemas.lifecycle import State
 from schemas.signals import names
@@ -121,7 +123,7 @@ def find_postbacks(engine: Engine, criteria: Criteria, limit: int | None) -> Fou
     where, values = postback_conditions(criteria)
     columns = """p.id AS postback_id, p.conversion_id, p.state, p.release_at, nullif(p.due_at, 'infinity') AS due_at, p.attempts, p.reason,
         p.adjustment, p.adjusts, p.reported, p.retracted_at, p.lost, p.lost_at,
-        v.destination, v.contract->'network'->>'slug' AS network, c.event_id, c.source, c.net_value, c.outcomes,
+        v.destination, v.contract->'network'->>'slug' AS network, c.event_id, c.source, c.matched, c.net_value, c.outcomes,
         c.received_at, c.event::text AS event, last.status_code, last.verdict"""
     tables = "postbacks p JOIN conversions c ON c.id = p.conversion_id"
     details = """JOIN destination_versions v ON v.id = p.version_id
@@ -276,7 +278,7 @@ def _postback(row: Row[Any]) -> FoundPostback:
         value=event.value,
         net_value=row.net_value,
         currency=event.currency,
-        click_ids=event.click_ids,
+        click_ids=attributed(event, read_matches(row.matched)).click_ids,
         occurred_at=event.occurred_at,
         received_at=row.received_at,
         release_at=row.release_at,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Container, Sequence
 from datetime import datetime
 from functools import partial
 
@@ -22,24 +22,26 @@ from schemas.ruling import Postback, rule
 from schemas.signals import names, standing
 
 
-def apply(
+def apply(  # noqa: PLR0913 — what is applied to what, by which versions, as of when
     connection: Connection,
     destinations: Destinations,
     now: datetime,
     conversions: Sequence[ConversionEvent],
     signals: Sequence[Signal],
+    *,
+    among: Container[int] | None = None,
 ) -> int:
     """Apply new signals to their conversions, and signals that came first to new conversions.
 
-    Runs inside intake's transaction; ``now`` is its instant by the database's clock. Returns the number of postbacks
-    voided.
+    Runs inside intake's transaction; ``now`` is its instant by the database's clock. ``among``: only these postbacks,
+    which conversions that were there before have just got. Returns the number of postbacks voided.
     """
     early = signals_about(connection, (c.order_id for c in conversions), (c.event_id for c in conversions))
     targets = [*signals, *(received.event for received in early)]
     if not targets:
         return 0
     cases = _cases(connection, targets, {(c.source, c.event_id) for c in conversions})
-    found = rulings.lock(connection, list(cases))
+    found = [each for each in rulings.lock(connection, list(cases)) if among is None or each.id in among]
     _keep(connection, [case for case in cases.values() if case.differs])
     version = partial(destinations.version, connection=connection)
     ruled = [_rule(cases[each.conversion_id], each, version(each.version_id), now) for each in found]

@@ -23,6 +23,7 @@ from infra.store import outbox
 from infra.version import VERSION
 from producers.door import document
 from producers.door.callers import Gatekeeper
+from producers.door.clicks import Clicks
 from producers.door.committing import Committer
 from producers.door.events import PATH, Events, Receive, Scope, Send
 from producers.door.hooks import Hooks
@@ -51,6 +52,7 @@ class Door:
         self._events: Events | None = None
         self._metrics = Metrics()
         self._hooks = Hooks(sources or {})
+        self._clicks = Clicks(gatekeeper)
         self._engine: Engine | None = None
         self.api = FastAPI(
             title="Holdfire",
@@ -61,6 +63,7 @@ class Door:
         )
         document.describe(self.api)
         self._hooks.mount(self.api)
+        self._clicks.mount(self.api)
         self.api.add_api_route("/healthz", self._healthz, methods=["GET"], tags=["health"])
         self.api.add_api_route("/readyz", self._readyz, methods=["GET"], tags=["health"])
         self.api.add_api_route(
@@ -101,10 +104,12 @@ class Door:
         await run_in_threadpool(self._gatekeeper.start)
         self._events = Events(committer, self._gatekeeper)
         self._hooks.committer = committer
+        self._clicks.open(committer, self._engine)
         try:
             yield
         finally:
             self._events = self._hooks.committer = None
+            self._clicks.close()
             await run_in_threadpool(committer.close)
             await run_in_threadpool(sender.close)
             await run_in_threadpool(self._gatekeeper.close)

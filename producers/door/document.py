@@ -25,7 +25,7 @@ PROBLEM: dict[str, Any] = {
         "request_id": {"type": "string"},
     },
 }
-_ENTRY_PROBLEM: dict[str, Any] = {
+ENTRY_PROBLEM: dict[str, Any] = {
     "type": "object",
     "required": ["code", "field", "reason", "remedy"],
     "properties": {name: {"type": "string"} for name in ("code", "field", "reason", "remedy")},
@@ -55,7 +55,7 @@ ANSWER: dict[str, Any] = {
                 "required": ["index", "problems"],
                 "properties": {
                     "index": {"type": "integer"},
-                    "problems": {"type": "array", "items": _ENTRY_PROBLEM},
+                    "problems": {"type": "array", "items": ENTRY_PROBLEM},
                 },
             },
         },

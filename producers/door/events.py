@@ -47,7 +47,7 @@ class Events:
         headers = dict(scope["headers"])
         body = await read_body(receive, headers)
         caller = self._gatekeeper.admit(headers, body)
-        key = _idempotency_key(headers)
+        key = idempotency_key(headers)
         plain = decompress(body, headers.get(b"content-encoding", b""))
         entries = split(plain, headers.get(b"content-type", b""))
         candidates, refused = sift(entries, caller, datetime.now(UTC))
@@ -90,7 +90,8 @@ def sift(entries: list[Entry], caller: Caller, now: datetime) -> tuple[list[Cand
     return candidates, refused
 
 
-def _idempotency_key(headers: dict[bytes, bytes]) -> str | None:
+def idempotency_key(headers: dict[bytes, bytes]) -> str | None:
+    """The request's Idempotency-Key. Raises RefusedError (400) for one that is none."""
     key = headers.get(b"idempotency-key")
     if key is None:
         return None

@@ -22,7 +22,7 @@ from schemas.event import MAX_EVENTS_PER_MESSAGE, read_event
 from tests.benchmarks.peers import celery_tuning, ground, processes
 
 TABLES = (
-    "receipts, rejects, signals, conversions, postbacks, dedupe_keys, intents, attempts, hops, "
+    "receipts, rejects, signals, conversions, clicks, clicks_waiting, matches, postbacks, dedupe_keys, intents, attempts, hops, "
     "destination_versions, audit"
 )
 CONCURRENCY = 50

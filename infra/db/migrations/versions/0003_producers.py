@@ -90,11 +90,65 @@ CREATE TRIGGER inbox_runs_append_only BEFORE UPDATE OR DELETE ON inbox_runs
     FOR EACH ROW EXECUTE FUNCTION refuse_change();
 """
 
+# The click register: which click ids came with which of a business's own keys. Clicks wait only until they were held
+# against the conversions that came before them; a conversion that comes later looks for its click itself.
+CLICKS = """
+CREATE TABLE clicks (
+    id          bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
+    inbox_id    bigint NOT NULL,
+    received_at timestamptz NOT NULL DEFAULT clock_timestamp(),
+    clicked_at  timestamptz NOT NULL,
+    source      text,
+    click_ids   json NOT NULL,
+    order_id    text,
+    lead_id     text,
+    customer_id text,
+    device_id   text,
+    CHECK (num_nonnulls(order_id, lead_id, customer_id, device_id) > 0)
+);
+CREATE INDEX clicks_order ON clicks (order_id, clicked_at) WHERE order_id IS NOT NULL;
+CREATE INDEX clicks_lead ON clicks (lead_id, clicked_at) WHERE lead_id IS NOT NULL;
+CREATE INDEX clicks_customer ON clicks (customer_id, clicked_at) WHERE customer_id IS NOT NULL;
+CREATE INDEX clicks_device ON clicks (device_id, clicked_at) WHERE device_id IS NOT NULL;
+CREATE TABLE clicks_waiting (
+    click_id bigint PRIMARY KEY
+) WITH (autovacuum_vacuum_scale_factor = 0, autovacuum_vacuum_threshold = 2000);
+"""
+
+# A click id that was found for a conversion, and by what. conversions.matched says the same to the fire gate;
+# refusals says of each destination that takes such events what it required and did not get.
+MATCHES = """
+ALTER TABLE conversions
+    ADD COLUMN lead_id text,
+    ADD COLUMN customer_id text,
+    ADD COLUMN device_id text,
+    ADD COLUMN matched jsonb,
+    ADD COLUMN refusals json;
+CREATE INDEX conversions_lead ON conversions (lead_id) WHERE lead_id IS NOT NULL;
+CREATE INDEX conversions_customer ON conversions (customer_id) WHERE customer_id IS NOT NULL;
+CREATE INDEX conversions_device ON conversions (device_id) WHERE device_id IS NOT NULL;
+CREATE TABLE matches (
+    id            bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
+    at            timestamptz NOT NULL,
+    conversion_id bigint NOT NULL REFERENCES conversions,
+    click_row     bigint NOT NULL,
+    destination   text NOT NULL,
+    network       text NOT NULL,
+    key           text NOT NULL CHECK (key IN ('order_id', 'lead_id', 'customer_id', 'device_id')),
+    key_value     text NOT NULL,
+    click_id      text NOT NULL,
+    clicked_at    timestamptz NOT NULL,
+    UNIQUE (conversion_id, destination)
+);
+CREATE TRIGGER clicks_append_only BEFORE UPDATE OR DELETE ON clicks FOR EACH ROW EXECUTE FUNCTION refuse_change();
+CREATE TRIGGER matches_append_only BEFORE UPDATE OR DELETE ON matches FOR EACH ROW EXECUTE FUNCTION refuse_change();
+"""
+
 
 def upgrade() -> None:
-    for statements in (OUTBOX, INBOX, API_KEYS, INBOX_RUNS):
+    for statements in (OUTBOX, INBOX, API_KEYS, INBOX_RUNS, CLICKS, MATCHES):
         op.execute(statements)
-    for table in ("inbox", "inbox_runs"):
+    for table in ("inbox", "inbox_runs", "clicks", "matches"):
         refuse_truncate(op.get_bind(), table)
 
 
