@@ -55,8 +55,8 @@ _TAKE = text("""
 
 # A click after the conversion never led to it. One branch a key, so that each is an index's own.
 _BRANCH = """
-    SELECT c.id FROM k JOIN conversions c ON c.{key} = k.{key} AND c.occurred_at >= k.clicked_at
-    WHERE c.occurred_at >= :since"""
+    SELECT c.id FROM conversions c WHERE c.{key} = ANY(ARRAY(SELECT {key} FROM k)) AND c.occurred_at >= :since
+        AND EXISTS (SELECT FROM k WHERE k.{key} = c.{key} AND k.clicked_at <= c.occurred_at)"""
 _BRANCHES = "\n    UNION".join(_BRANCH.format(key=key) for key in KEYS)
 LATE = text(f"WITH k AS MATERIALIZED (SELECT * FROM clicks WHERE id = ANY(:clicks)) {_BRANCHES}")  # noqa: S608 — names of ours
 READ = text("""

@@ -52,7 +52,7 @@ class Door:
         self._events: Events | None = None
         self._metrics = Metrics()
         self._hooks = Hooks(sources or {})
-        self._clicks = Clicks(gatekeeper)
+        self.clicks = Clicks(gatekeeper)
         self._engine: Engine | None = None
         self.api = FastAPI(
             title="Holdfire",
@@ -63,7 +63,7 @@ class Door:
         )
         document.describe(self.api)
         self._hooks.mount(self.api)
-        self._clicks.mount(self.api)
+        self.clicks.mount(self.api)
         self.api.add_api_route("/healthz", self._healthz, methods=["GET"], tags=["health"])
         self.api.add_api_route("/readyz", self._readyz, methods=["GET"], tags=["health"])
         self.api.add_api_route(
@@ -104,12 +104,12 @@ class Door:
         await run_in_threadpool(self._gatekeeper.start)
         self._events = Events(committer, self._gatekeeper)
         self._hooks.committer = committer
-        self._clicks.open(committer, self._engine)
+        self.clicks.open(committer, self._engine)
         try:
             yield
         finally:
             self._events = self._hooks.committer = None
-            self._clicks.close()
+            self.clicks.close()
             await run_in_threadpool(committer.close)
             await run_in_threadpool(sender.close)
             await run_in_threadpool(self._gatekeeper.close)

@@ -25,7 +25,7 @@ from producers.door.events import idempotency_key, peer_of, shown_headers, targe
 from producers.door.problems import RefusedError, unavailable
 from producers.door.reading import decompress, read_body
 from schemas.arrival import Arrival, Receipt, Refused
-from schemas.click import CLICK, KEYS, MAX_URL, Click, ClickRequest, Parameters, parameters_of, read_click
+from schemas.click import CLICK, KEYS, Click, ClickRequest, Parameters, parameters_of, read_click
 from schemas.problem import Problem
 
 PATH = "/v1/clicks"
@@ -37,6 +37,8 @@ REFRESH_S = 5.0
 
 # A pixel carries no credentials, for a browser can keep none; so it has narrow limits of its own, in each process.
 PIXEL_QUERY_MAX = 16_000
+PIXEL_URL_MAX = 4_000
+"""Of the landing page's URL, before it is percent-encoded: with any characters it still fits into a request line."""
 PIXELS_PER_S = 500
 PIXELS_WAITING_MAX = 300
 _IGNORED = frozenset({"_", "cb"})
@@ -55,6 +57,7 @@ class Clicks:
         self._parameters: Parameters | None = None
         self._stale_at = 0.0
         self._waiting = 0
+        self.pixels_per_s = float(PIXELS_PER_S)
         self._room = float(PIXELS_PER_S)
         self._refilled_at = 0.0
 
@@ -135,10 +138,11 @@ class Clicks:
     def _spend(self) -> None:
         """Raises RefusedError when pixels come faster than they may: they must not crowd out events."""
         now = time.monotonic()
-        self._room = min(PIXELS_PER_S, self._room + (now - self._refilled_at) * PIXELS_PER_S)
+        refilled = self._room + (now - self._refilled_at) * self.pixels_per_s
+        self._room = min(max(1.0, self.pixels_per_s), refilled)
         self._refilled_at = now
         if self._room < 1 or self._waiting >= PIXELS_WAITING_MAX:
-            said = f"more than {PIXELS_PER_S} pixels a second. Use POST {PATH} from a server"
+            said = f"more than {self.pixels_per_s:g} pixels a second. Use POST {PATH} from a server"
             raise RefusedError(429, "too_many", said, ((b"retry-after", b"1"),))
         self._room -= 1
 
@@ -239,6 +243,7 @@ _RESPONSES: dict[int | str, dict[str, Any]] = {
     },
     400: problem("The body cannot be read"),
     401: problem("Credentials are missing or wrong"),
+    408: problem("The body took too long to come"),
     413: problem("Too large"),
     415: problem("A content coding that is not read"),
     422: problem("No click id, no key, or the Idempotency-Key was used for another body"),
@@ -272,5 +277,10 @@ _PIXEL_RESPONSES: dict[int | str, dict[str, Any]] = {
 }
 _PIXEL_PARAMETERS = [
     {"name": name, "in": "query", "required": False, "schema": {"type": "string", "maxLength": longest}}
-    for name, longest in (("url", MAX_URL), *((key, 200) for key in KEYS), ("clicked_at", 40), ("source", 64))
+    for name, longest in (
+        ("url", PIXEL_URL_MAX),
+        *((key, 200) for key in KEYS),
+        ("clicked_at", 40),
+        ("source", 64),
+    )
 ]

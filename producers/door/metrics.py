@@ -66,7 +66,7 @@ class Metrics(Collector):
 
     def answered(self, path: str, status: int) -> None:
         """A request was answered. Called on the event loop."""
-        route = path[1:].removeprefix("v1/").split("/", 1)[0]
+        route = path[1:].removeprefix("v1/").split("/", 1)[0].removesuffix(".gif")
         slot = (route if route in ROUTES else "other", status)
         self._requests[slot] = self._requests.get(slot, 0) + 1
 
@@ -79,6 +79,8 @@ class Metrics(Collector):
             if receipt.replayed or receipt.conflict:
                 continue
             answer = receipt.answer
+            if "accepted" not in answer:  # a click: it has no events
+                continue
             self._events["accepted"] += answer["accepted"]
             self._events["duplicate"] += len(answer["duplicates"])
             self._events["rejected"] += len(answer["rejected"])

@@ -5,18 +5,22 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator
 from contextlib import contextmanager
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
 from sqlalchemy import Engine, event, text
 
 from infra.sink import SinkThread
+from infra.store import matching, rerouting
+from infra.store.destinations import Destinations
+from schemas.click import Click
 from tests.integration.ground import Ground, cleared, contract, conversion, generic_url, signal, until
 from workers.rescuing import rescue
 
 NOWHERE = generic_url("http://127.0.0.1:9")
 HELD = 30_000
-LARGE = {"conversions", "postbacks", "signals", "dedupe_keys"}
+LARGE = {"conversions", "postbacks", "signals", "dedupe_keys", "clicks"}
 ADJUSTMENTS = {
     kind: {"url": "https://host.example/c?c={click_id}", "dedupe": "harmless", "basis": "a network of ours"}
     for kind in ("retraction", "restatement")
@@ -45,6 +49,12 @@ def ground(engine: Engine) -> Ground:
     ground.run(
         """INSERT INTO signals (source, event_id, type, order_id, occurred_at, status, outcome, event)
         SELECT 'old', 'old' || n, 'refund', 'none' || n, now(), 'waiting', '', '{}' FROM generate_series(1, :n) n""",
+        n=HELD,
+    )
+    ground.run(
+        """INSERT INTO clicks (inbox_id, clicked_at, click_ids, order_id, lead_id, customer_id, device_id)
+        SELECT n, now() - interval '1 day', '{"generic": "t"}', 'o' || n, 'l' || n, 'c' || n, 'd' || n
+        FROM generate_series(1, :n) n""",
         n=HELD,
     )
     with engine.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
@@ -136,3 +146,25 @@ def test_no_statement_of_an_attempt_that_a_signal_meets_reads_a_large_table_whol
     assert {statement: bad for statement, plan in found.items() if (bad := scans(plan))} == {}
     said = " ".join(found)
     assert all(part in said for part in ("FOR UPDATE SKIP LOCKED", "adjustments = p.adjustments + 1"))
+
+
+def test_no_statement_that_matches_clicks_reads_a_large_table_whole(ground: Ground) -> None:
+    """Conversions that find their click, and clicks that come after their conversion: by index alone, by every key."""
+    with plans(ground.engine) as found:
+        ground.take(
+            *(
+                conversion(f"finds{n}", click_ids={}, order_id=f"o{n}", lead_id=f"l{n}", customer_id=f"c{n}")
+                for n in range(1, 21)
+            )
+        )
+        ground.take(*(conversion(f"late{n}", click_ids={}, device_id=f"late{n}") for n in range(20)))
+        clicked_at = datetime.now(UTC) - timedelta(hours=1)
+        register = [
+            (n, Click({"generic": f"late{n}"}, clicked_at, {"device_id": f"late{n}", "lead_id": "none"}))
+            for n in range(20)
+        ]
+        with ground.engine.begin() as connection:
+            matching.register(connection, register)
+        assert rerouting.route_again(ground.engine, Destinations(ground.engine)).postbacks == 20
+    assert {statement: bad for statement, plan in found.items() if (bad := scans(plan))} == {}
+    assert ground.one("SELECT count(*) FROM matches") == 40
