@@ -58,7 +58,7 @@ constants = { name = "purchase" }
 map = { event_id = "id", order_id = "deal.number", value = "deal.total", currency = "deal.currency" }
 dedupe = "id"
 """
-TABLES = "inbox, inbox_runs, outbox"
+TABLES = "inbox, inbox_runs, outbox, conversions, signals"
 
 
 @pytest.fixture(scope="module")
@@ -104,7 +104,7 @@ class Inbox:
 def inbox(engine: Engine) -> Inbox:
     """The inbox, emptied: only a superuser may switch off what refuses to."""
     ground = Ground(engine)
-    ground.run(f"SET LOCAL session_replication_role = replica; TRUNCATE {TABLES}")
+    ground.run(f"SET LOCAL session_replication_role = replica; TRUNCATE {TABLES} CASCADE")
     return Inbox(ground)
 
 
@@ -169,6 +169,20 @@ def test_deliveries_in_any_order_are_all_taken(door: DoorThread, inbox: Inbox) -
         body = fixture(f"stripe_{name}")
         assert post(door, "billing", body, stripe_headers(body)).status_code == 200
     assert len(inbox.enqueued()) == 4
+
+
+@pytest.mark.parametrize("refund_first", [True, False])
+def test_a_refund_finds_its_payment_in_any_order(
+    door: DoorThread, inbox: Inbox, *, refund_first: bool
+) -> None:
+    """Stripe's refund names the conversion that this source made of the same payment, before or after it comes."""
+    bodies = [fixture("stripe_checkout.session.completed"), fixture("stripe_charge.refunded")]
+    for body in reversed(bodies) if refund_first else bodies:
+        assert post(door, "billing", body, stripe_headers(body)).status_code == 200
+        for message in inbox.ground.rows("SELECT events FROM outbox"):
+            inbox.ground.take(*json.loads(message.events))
+    (row,) = inbox.ground.rows("SELECT net_value, outcomes FROM conversions")
+    assert (str(row.net_value), list(row.outcomes)) == ("34.90", ["partial_refund"])
 
 
 @pytest.mark.parametrize(
