@@ -7,6 +7,7 @@ import threading
 import time
 from collections import deque
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 
 import structlog
@@ -74,7 +75,18 @@ class Committer:
             self._some.wait()
             self._some.clear()
             while self._waiting:
-                self._commit(self._next_group())
+                self._finish(self._next_group())
+
+    def _finish(self, group: list[_Waiting]) -> None:
+        """Commit and answer a group. The one thread that commits must outlive what nobody foresaw."""
+        try:
+            self._commit(group)
+        except Exception as error:
+            log.error("group.not_finished", count=len(group), error=f"{type(error).__name__}: {error}")
+            # Those that were answered keep their answer.
+            refused = unavailable("it is not known whether this was taken. Send it again: it counts once")
+            with suppress(RuntimeError):  # their loop has ended, and nobody waits any more
+                _answer(group, [refused] * len(group))
 
     def _next_group(self) -> list[_Waiting]:
         group: list[_Waiting] = []
