@@ -165,7 +165,7 @@ def up(
         served = (
             ""
             if door is None
-            else f" The door is at http://127.0.0.1:{door}/docs, keys are made by `holdfire keys`."
+            else f" The door is at http://127.0.0.1:{door}, keys are made by `holdfire keys`."
         )
         Supervisor(children(workers, lease, door)).run(
             lambda: typer.echo(f"Holdfire is up.{where}{served} Ctrl-C ends it.", err=True)

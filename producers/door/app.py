@@ -59,6 +59,8 @@ class Door:
             version=VERSION,
             description="Conversion events and signals over HTTP. 202 means committed.",
             lifespan=self._lifespan,
+            # The pages that FastAPI would draw of it load their scripts from a third party.
+            docs_url=None,
             redoc_url=None,
         )
         document.describe(self.api)

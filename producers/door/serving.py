@@ -50,7 +50,7 @@ def door(
         bool, typer.Option("--open", help="Let everyone in without a key; on a loopback address only.")
     ] = False,
 ) -> None:
-    """Serve the HTTP door: POST /v1/events and the hooks of holdfire.toml, with its OpenAPI document at /docs.
+    """Serve the HTTP door: POST /v1/events and the hooks of holdfire.toml, with its OpenAPI document at /openapi.json.
 
     Callers need a key: holdfire keys create NAME.
     """
