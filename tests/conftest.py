@@ -8,11 +8,17 @@ from pathlib import Path
 
 import pytest
 import redis
+from hypothesis import settings
 from sqlalchemy import Engine, create_engine, make_url, text
 
 from infra.db.engine import open_engine
 from infra.db.migrate import migrate
 from infra.embedded.use import Engines, use_engines
+
+# A run of the suite must not depend on luck; `pytest --hypothesis-profile=explore` looks where no run has looked.
+settings.register_profile("stable", derandomize=True)
+settings.register_profile("explore", max_examples=2_000)
+settings.load_profile("stable")
 
 TEMPLATE = "holdfire_template"
 BROKER_DATABASES = 15

@@ -69,7 +69,7 @@ def _refund(payload: Any) -> Mapped:
     given_back = [
         each
         for each in objects(payload, "transactions")
-        if each.get("kind") == "refund" and each.get("status") in {"success", "pending"}
+        if each.get("kind") == "refund" and each.get("status") in ("success", "pending")
     ]
     sums = [_shop_money(each) for each in given_back]
     total = sum((value for value, _ in sums), Decimal(0))
