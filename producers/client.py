@@ -154,10 +154,11 @@ class Holdfire:
             except EngineError as error:
                 raise BrokerUnavailableError(str(error), chunk.given) from error
             except BrokerAwayError as error:
-                wait_s = random.uniform(0, longest)  # noqa: S311 — jitter, not cryptography
-                if time.monotonic() + wait_s >= deadline:
+                left_s = deadline - time.monotonic()
+                if left_s <= 0:
                     raise BrokerUnavailableError(str(error), chunk.given) from error
-                time.sleep(wait_s)
+                # The last try comes at the deadline, and not a long wait before it.
+                time.sleep(min(random.uniform(0, longest), left_s))  # noqa: S311 — jitter, not cryptography
                 longest = min(longest * 2, _LONGEST_WAIT_S)
 
     def _sift(self, events: Iterable[Given], report: EnqueueReport) -> Iterator[Checked]:

@@ -132,7 +132,7 @@ def test_a_broker_that_stays_away_leaves_every_event_with_the_caller(nobody: str
     started = time.monotonic()
     with pytest.raises(BrokerUnavailableError) as caught:
         Holdfire(nobody, deadline_s=0.3).enqueue_many(iter([*events, {"version": 9}]))
-    assert 0.1 < time.monotonic() - started < 5
+    assert 0.3 <= time.monotonic() - started < 5
     assert caught.value.events == events
     assert [one.index for one in caught.value.report.rejected] == [1100]
     assert "secret" not in str(caught.value)
