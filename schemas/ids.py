@@ -1,5 +1,5 @@
 """Identifiers as people see them: ``cv_12`` a conversion, ``pb_34`` a postback, ``at_56`` an attempt, ``ck_57`` a check,
-``in_58`` a request that came in.
+``in_58`` a request that came in, ``rp_3`` a network's report, ``rn_4`` a run of replays.
 
 In tables they are plain integers; the prefix says which table, so that a support ticket, a log line and a
 command can never mean different things by the same number.
@@ -23,8 +23,10 @@ PREFIXES = {
     "sg": "signal",
     "ck": "check",
     "in": "request",
+    "rp": "report",
+    "rn": "replay run",
 }
-_SHAPE = re.compile(r"^(cv|pb|at|sg|ck|in)_([1-9][0-9]{0,18})$")
+_SHAPE = re.compile(r"^(cv|pb|at|sg|ck|in|rp|rn)_([1-9][0-9]{0,18})$")
 
 
 def show(prefix: str, number: int) -> str:
