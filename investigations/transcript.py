@@ -21,19 +21,24 @@ from schemas.ids import show
 
 def transcript(life: Life, postback: PostbackRecord, attempt: AttemptRecord) -> Iterator[str]:
     """The lines of one attempt, without line ends."""
-    yield from _headed(_heading(life, postback, attempt))
+    yield from _headed(heading(life, postback, attempt))
     if not attempt.hops:
-        yield from _without_hops(life, postback, attempt)
+        yield from without_hops_lines(life, postback, attempt)
     yield from _exchanges(attempt.hops)
-    yield from _ending(attempt)
+    yield from ending_lines(attempt)
 
 
 def check_transcript(life: Life, postback: PostbackRecord, check: CheckRecord) -> Iterator[str]:
     """The lines of one question to the advertiser's own service, without line ends."""
-    yield from _headed(_check_heading(life, postback, check))
+    yield from _headed(check_heading(life, postback, check))
     if not check.hops:
         yield "* No exchange was recorded."
     yield from _exchanges(check.hops)
+    yield from check_ending(check)
+
+
+def check_ending(check: CheckRecord) -> Iterator[str]:
+    """What a check came to, where its exchange does not say it."""
     if check.error_message and (not check.hops or check.hops[-1].failure is None):
         yield f"* {visible(check.error_class or 'Error')}: {visible(check.error_message)}"
     if check.stale:
@@ -55,10 +60,11 @@ def _exchanges(hops: Iterable[Hop]) -> Iterator[str]:
     for position, hop in enumerate(hops):
         if position:
             yield f"* Issue another request to this URL: '{visible(hop.url)}'"
-        yield from _exchange(hop)
+        yield from exchange_lines(hop)
 
 
-def _check_heading(life: Life, postback: PostbackRecord, check: CheckRecord) -> Iterator[tuple[str, str]]:
+def check_heading(life: Life, postback: PostbackRecord, check: CheckRecord) -> Iterator[tuple[str, str]]:
+    """The facts of a check, each with its name; one without a name goes on with the fact above it."""
     event, contract = life.conversion.event, postback.version.contract
     yield "check", f"{show('ck', check.id)}, number {check.number} of postback {show('pb', postback.id)}"
     yield "destination", f"{contract.name}, contract version {postback.version.number}"
@@ -72,7 +78,8 @@ def _check_heading(life: Life, postback: PostbackRecord, check: CheckRecord) -> 
     yield "sent by", f"{visible(check.worker)} (Holdfire {visible(check.worker_version)})"
 
 
-def _heading(life: Life, postback: PostbackRecord, attempt: AttemptRecord) -> Iterator[tuple[str, str]]:
+def heading(life: Life, postback: PostbackRecord, attempt: AttemptRecord) -> Iterator[tuple[str, str]]:
+    """The facts of an attempt, each with its name; one without a name goes on with the fact above it."""
     event, contract, outcome = life.conversion.event, postback.version.contract, attempt.outcome
     trigger = f", {outcome.trigger}" if outcome else ""
     yield (
@@ -104,7 +111,8 @@ def _heading(life: Life, postback: PostbackRecord, attempt: AttemptRecord) -> It
     yield "sent by", f"{visible(attempt.worker)}{version}"
 
 
-def _without_hops(life: Life, postback: PostbackRecord, attempt: AttemptRecord) -> Iterator[str]:
+def without_hops_lines(life: Life, postback: PostbackRecord, attempt: AttemptRecord) -> Iterator[str]:
+    """What is known of an attempt without an exchange."""
     if attempt.intended_url is not None:
         yield f"* Intended URL, as recorded beforehand: '{visible(attempt.intended_url)}'"
     outcome = attempt.outcome
@@ -119,15 +127,16 @@ def _without_hops(life: Life, postback: PostbackRecord, attempt: AttemptRecord) 
     )
 
 
-def _exchange(hop: Hop) -> Iterator[str]:
+def exchange_lines(hop: Hop) -> Iterator[str]:
+    """One exchange: its connection, what was sent, what was received, and how long that took."""
     yield f"* {clock(hop.started_at)} UTC, hop {hop.number}"
-    yield from _connection(hop)
+    yield from connection_lines(hop)
     if hop.request_head:
-        yield from (f"> {visible_bytes(each)}" for each in _lines(hop.request_head))
+        yield from (f"> {visible_bytes(each)}" for each in head_lines(hop.request_head))
         yield ">"
         yield from _request_body(hop)
     if hop.response_head:
-        yield from (f"< {visible_bytes(each)}" for each in _lines(hop.response_head))
+        yield from (f"< {visible_bytes(each)}" for each in head_lines(hop.response_head))
         yield "<"
     if hop.status_code is not None:
         yield from _response_body(hop)
@@ -135,13 +144,19 @@ def _exchange(hop: Hop) -> Iterator[str]:
         yield f"* Body: {visible(hop.body_error)}; the status counts all the same"
     if hop.failure is not None:
         yield from _failure(hop)
-    yield (
+    yield times_line(hop)
+
+
+def times_line(hop: Hop) -> str:
+    """How long each part of it took."""
+    return (
         f"* Times: dns {milliseconds(hop.dns_ms)}, connect {milliseconds(hop.connect_ms)}, "
         f"first byte {milliseconds(hop.first_byte_ms)}, total {milliseconds(hop.total_ms)}"
     )
 
 
-def _connection(hop: Hop) -> Iterator[str]:
+def connection_lines(hop: Hop) -> Iterator[str]:
+    """Where a hop went, from where, and over what."""
     host = visible(urlsplit(hop.url).hostname or "")
     if hop.addresses:
         yield f"* Host {host} was resolved to {', '.join(hop.addresses)}"
@@ -160,7 +175,8 @@ def _connection(hop: Hop) -> Iterator[str]:
         yield f"* SSL connection using {hop.tls_version}"
 
 
-def _lines(head: bytes) -> list[bytes]:
+def head_lines(head: bytes) -> list[bytes]:
+    """A head's lines in order, repeats kept, without their line ends."""
     return head.removesuffix(b"\r\n").split(b"\r\n")
 
 
@@ -216,7 +232,8 @@ def _failure(hop: Hop) -> Iterator[str]:
     )
 
 
-def _ending(attempt: AttemptRecord) -> Iterator[str]:
+def ending_lines(attempt: AttemptRecord) -> Iterator[str]:
+    """What an attempt came to, where its exchanges do not say it."""
     outcome = attempt.outcome
     if outcome is None:
         return

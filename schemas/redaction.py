@@ -202,8 +202,8 @@ def _merge(spans: list[Span]) -> list[Span]:
     return merged
 
 
-def _click_id_places(data: bytes, click_id: str) -> list[tuple[int, int]]:
-    """Where the click id stands, in the writings that a rendered request and a plain echo of it have."""
+def writings(click_id: str) -> frozenset[str]:
+    """The writings of a click id that a rendered request, and a plain echo of it, have."""
     percent = quote(click_id, safe="")
     forms = {
         click_id,
@@ -217,8 +217,13 @@ def _click_id_places(data: bytes, click_id: str) -> list[tuple[int, int]]:
         json.dumps(click_id, ensure_ascii=False)[1:-1],
         json.dumps(click_id)[1:-1].replace("/", "\\/"),
     }
+    return frozenset(form for form in forms if form)
+
+
+def _click_id_places(data: bytes, click_id: str) -> list[tuple[int, int]]:
+    """Where the click id stands."""
     places = []
-    for form in {text.encode() for text in forms if text}:
+    for form in (text.encode() for text in writings(click_id)):
         position = data.find(form)
         while position >= 0:
             places.append((position, position + len(form)))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from datetime import datetime
 from typing import Any
 
@@ -88,8 +88,21 @@ _ACTS = text("""
         AND action IN ('postback.void', 'postback.extend', 'postback.release') ORDER BY id""")
 
 
-def read_life(engine: Engine, conversion_id: int) -> Life | None:
-    """Everything about one conversion, or None if there is none with this id."""
+Choice = Callable[[Sequence[int]], Collection[int]]
+"""Of the ids of a conversion's attempts, oldest first: those whose hops are to be read."""
+
+
+def every(ids: Sequence[int]) -> Collection[int]:
+    """The choice that leaves nothing out."""
+    return ids
+
+
+def read_life(engine: Engine, conversion_id: int, *, hops_of: Choice = every) -> Life | None:
+    """Everything about one conversion, or None if there is none with this id.
+
+    ``hops_of`` chooses attempts: those left out come without their exchanges and say so (``hops_read``), so that the
+    reading of a life of many attempts is bounded.
+    """
     with snapshot(engine) as connection:
         row = connection.execute(_CONVERSION, {"id": conversion_id}).one_or_none()
         if row is None:
@@ -115,7 +128,7 @@ def read_life(engine: Engine, conversion_id: int) -> Life | None:
                 row.refusals or {},
             ),
             signals=tuple(signal for signal in signals if names(signal.event, event)),
-            postbacks=_postbacks(connection, conversion_id),
+            postbacks=_postbacks(connection, conversion_id, hops_of),
             repeats=tuple(map(reject_record, connection.execute(_REPEATS, named))),
             acts=tuple(map(_act, connection.execute(_ACTS, {"id": conversion_id}))),
         )
@@ -127,9 +140,9 @@ def read_signals(engine: Engine, ids: Sequence[int]) -> list[SignalRecord]:
         return [signal_record(row) for row in connection.execute(_SIGNALS_BY_ID, {"ids": list(ids)})]
 
 
-def _postbacks(connection: Connection, conversion_id: int) -> tuple[PostbackRecord, ...]:
+def _postbacks(connection: Connection, conversion_id: int, hops_of: Choice) -> tuple[PostbackRecord, ...]:
     rows = connection.execute(_POSTBACKS, {"id": conversion_id}).all()
-    attempts = _attempts(connection, [row.id for row in rows])
+    attempts = _attempts(connection, [row.id for row in rows], hops_of)
     checks = _checks(connection, [row.id for row in rows])
     return tuple(
         PostbackRecord(
@@ -165,10 +178,13 @@ def _postbacks(connection: Connection, conversion_id: int) -> tuple[PostbackReco
     )
 
 
-def _attempts(connection: Connection, postback_ids: list[int]) -> dict[int, list[AttemptRecord]]:
+def _attempts(
+    connection: Connection, postback_ids: list[int], hops_of: Choice
+) -> dict[int, list[AttemptRecord]]:
     found: dict[int, list[AttemptRecord]] = defaultdict(list)
     rows = connection.execute(_ATTEMPTS, {"ids": postback_ids}).all() if postback_ids else []
-    hops = _hops(connection, rows)
+    chosen = frozenset(hops_of(sorted(row.attempt_id for row in rows)))
+    hops = _hops(connection, [row for row in rows if row.attempt_id in chosen])
     for row in rows:
         found[row.of_postback].append(
             AttemptRecord(
@@ -180,6 +196,7 @@ def _attempts(connection: Connection, postback_ids: list[int]) -> dict[int, list
                 intended_url=row.intended_url,
                 outcome=None if row.id is None else _outcome(row),
                 hops=tuple(hops[row.attempt_id]),
+                hops_read=row.attempt_id in chosen,
             )
         )
     return found

@@ -119,6 +119,8 @@ class AttemptRecord:
     intended_url: str | None
     outcome: Outcome | None
     hops: tuple[Hop, ...]
+    hops_read: bool = True
+    """Whether its hops were asked for: of a long life, a reader may leave most of them where they are."""
 
     @property
     def answered_late(self) -> bool:

@@ -14,6 +14,8 @@ from sqlalchemy import Engine
 from typer.testing import CliRunner, Result
 
 from infra.filters import AskingError
+from infra.store.evidence import read_life
+from infra.store.search import conversion_of_postback
 from investigations import cli
 from schemas.lifecycle import State
 from schemas.verdict import VerdictKind
@@ -411,6 +413,19 @@ def test_find_by_time_reads_ages_and_instants(run: Run) -> None:
     hour_ago = (datetime.now(UTC) - timedelta(hours=1)).isoformat()
     assert events(run, "--since", "1h") == events(run, "--since", hour_ago) == events(run)
     assert len(events(run)) == 14
+
+
+def test_a_long_life_can_be_read_without_most_of_its_exchanges(engine: Engine, scene: Scene) -> None:
+    """Those left out say that they are: nobody takes them for attempts without an exchange."""
+    number = conversion_of_postback(engine, scene.postback_of("again"))
+    assert number is not None
+    whole, half = read_life(engine, number), read_life(engine, number, hops_of=lambda ids: ids[-1:])
+    assert whole is not None
+    assert half is not None
+    attempts = half.postbacks[0].attempts
+    assert [each.hops_read for each in attempts] == [False, True]
+    assert attempts[0].hops == ()
+    assert attempts[1] == whole.postbacks[0].attempts[1]
 
 
 def test_find_says_how_many_more_there_are(run: Run) -> None:
