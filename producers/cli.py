@@ -22,12 +22,13 @@ from infra.store.intake import committed
 from producers.client import DEADLINE_S, Holdfire
 from producers.confirming import Confirmation, Key
 from producers.imports import batched
-from producers.mapping import ColumnMap, MappingError, load_map, parse_columns
+from producers.mapping import ColumnMap, load_map, parse_columns
 from producers.opening import DAMAGED, Format, Reading, delimiter_of, is_table, open_bytes, read_file
 from producers.resuming import ResumeError, ResumeFile
 from producers.screen import Screen
 from producers.sending import LINES_PER_BATCH, FileSending, KeptLines
 from schemas import durations
+from schemas.cells import MappingError
 
 ALL_COMMITTED, SOME_REJECTED, SOME_NOT_COMMITTED = 0, 1, 2
 

@@ -4,20 +4,17 @@ of the two forms. :mod:`producers.tables` reads CSV.
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass, field
-from typing import IO, Any, Final
+from typing import Any, Final
 
 import orjson
 
+from infra.delimited import MAX_LINE_BYTES, Stream, is_too_long, too_long
 from schemas.problem import Problem
 
-MAX_LINE_BYTES: Final = 1_000_000
-"""Far above the largest sensible event; a file without line ends must not be read into memory."""
 REJECT_KEY: Final = "holdfire"
 """Where a kept reject says what was wrong; whoever feeds the mended line back need not take it out."""
-_SKIP_BYTES: Final = 1 << 20
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,62 +32,6 @@ class Line:
     problems: list[Problem] = field(default_factory=list)
     cells: tuple[str, ...] | None = None
     """The cells of a record of CSV that could be split into as many as there are columns."""
-
-
-class Stream:
-    """The bytes of a file, read forward once. Knows how much of it was passed, and the digest of that."""
-
-    def __init__(self, source: IO[bytes]) -> None:
-        """``source`` stands at its beginning."""
-        self.offset = 0
-        self.number = 0
-        self._source = source
-        self._digest = hashlib.sha256()
-
-    @property
-    def digest(self) -> str:
-        """SHA-256 of everything passed, in hex."""
-        return self._digest.hexdigest()
-
-    def readline(self) -> bytes:
-        """The next line with its line end, or the first ``MAX_LINE_BYTES + 1`` bytes of one that is longer; empty at
-        the end. It does not count as passed yet.
-        """
-        return self._source.readline(MAX_LINE_BYTES + 1)
-
-    def passed(self, line: bytes) -> None:
-        """Count a line that was read. One that is too long is read to its end."""
-        self._count(line)
-        self.number += 1
-        while is_too_long(line):
-            line = self._source.readline(MAX_LINE_BYTES + 1)
-            self._count(line)
-
-    def skip_to(self, offset: int, number: int) -> bool:
-        """Pass everything up to ``offset``, after which ``number`` lines were passed. False: the file ends before."""
-        while self.offset < offset:
-            part = self._source.read(min(offset - self.offset, _SKIP_BYTES))
-            if not part:
-                return False
-            self._count(part)
-        self.number = number
-        return self.offset == offset
-
-    def _count(self, part: bytes) -> None:
-        self.offset += len(part)
-        self._digest.update(part)
-
-
-def is_too_long(line: bytes) -> bool:
-    """Whether ``readline`` gave the beginning of a line only."""
-    return len(line) > MAX_LINE_BYTES and not line.endswith(b"\n")
-
-
-def too_long() -> Problem:
-    """What is wrong with a line beyond the limit."""
-    return Problem(
-        "too_long", "line", f"is longer than {MAX_LINE_BYTES} bytes", "Write one event a line, with line ends"
-    )
 
 
 def read_ndjson(stream: Stream) -> Iterator[Line]:

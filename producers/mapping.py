@@ -7,14 +7,22 @@ import hashlib
 import re
 import tomllib
 from collections.abc import Iterable, Mapping, Sequence
-from datetime import UTC, datetime, timedelta
 from functools import cached_property
 from pathlib import Path
 from typing import Annotated, Any, Final, Self
-from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
+from zoneinfo import ZoneInfo
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
+from schemas.cells import (
+    CellError,
+    MappingError,
+    amount,
+    check_date_format,
+    check_encoding,
+    check_zone,
+    instant,
+)
 from schemas.event import (
     CancelSignal,
     ChargebackSignal,
@@ -35,7 +43,6 @@ FIELDS: Final = frozenset().union(*FIELDS_OF.values()) - {"version", "click_ids"
 NESTED: Final = ("click_ids", "params")
 MONEY: Final = ("value", "amount")
 INSTANTS: Final = ("occurred_at", "clicked_at")
-EPOCHS: Final = {"epoch_s": 1, "epoch_ms": 1000}
 LINE_COLUMN, REASON_COLUMN = "holdfire_line", "holdfire_reason"
 """The columns that a file of rejects has more than the file it came from."""
 
@@ -45,10 +52,6 @@ _ONE_PAIR = re.compile(
         (?: '(?P<constant>[^']*)' | "(?P<quoted>[^"]*)" | (?P<column>[^,'"]+?) )\s*(?:,|$)""",
     re.VERBOSE,
 )
-
-
-class MappingError(ValueError):
-    """A mapping that cannot be used: which key, why, and what to do about it."""
 
 
 class ColumnMap(BaseModel):
@@ -89,40 +92,17 @@ class ColumnMap(BaseModel):
     @field_validator("encoding")
     @classmethod
     def _splittable(cls, encoding: str) -> str:
-        try:
-            plain = '\n,;"a'.encode(encoding).removeprefix(b"\xef\xbb\xbf") == b'\n,;"a'
-        except LookupError:
-            raise ValueError(f"{encoding!r} is no text encoding; use one such as utf-8 or cp1252") from None
-        if not plain:
-            raise ValueError(
-                f"{encoding} cannot be split into lines; convert the file to UTF-8 first (iconv)"
-            )
-        return encoding
+        return check_encoding(encoding)
 
     @field_validator("timezone")
     @classmethod
     def _known_zone(cls, name: str | None) -> str | None:
-        if name is not None:
-            try:
-                ZoneInfo(name)
-            except (ZoneInfoNotFoundError, ValueError, OSError):
-                raise ValueError(
-                    f"{name!r} is no time zone; use a name such as Europe/Berlin or UTC"
-                ) from None
-        return name
+        return None if name is None else check_zone(name)
 
     @field_validator("date_format")
     @classmethod
     def _usable_format(cls, form: str | None) -> str | None:
-        if form is None or form in EPOCHS:
-            return form
-        try:
-            day = datetime.strptime(datetime(2026, 11, 22, 10, 30, tzinfo=UTC).strftime(form), form)  # noqa: DTZ007 — only the shape is looked at
-        except (ValueError, re.error) as error:
-            raise ValueError(f"{form!r} cannot be read back: {error}; write it like %d.%m.%Y %H:%M") from None
-        if (day.month, day.day) != (11, 22):
-            raise ValueError(f"{form!r} gives no date; write it like %d.%m.%Y %H:%M, or epoch_s or epoch_ms")
-        return form
+        return None if form is None else check_date_format(form)
 
     @model_validator(mode="after")
     def _in_one_way(self) -> Self:
@@ -266,12 +246,12 @@ class Columns:
     def _value(self, field: str, cell: str, problems: list[Problem]) -> object:
         try:
             if field in MONEY:
-                return money(cell, self.mapping)
+                return amount(cell, self.mapping)
             if field in INSTANTS:
                 return instant(cell, self.mapping)
             if field == "sequence":
                 return _whole(cell)
-        except _CellError as error:
+        except CellError as error:
             problems.append(Problem(error.code, field, error.reason, error.remedy))
         return cell
 
@@ -332,79 +312,7 @@ def _put(event: dict[str, Any], field: str, value: object) -> None:
         event[field] = value
 
 
-class _CellError(ValueError):
-    def __init__(self, code: str, reason: str, remedy: str) -> None:
-        super().__init__(reason)
-        self.code, self.reason, self.remedy = code, reason, remedy
-
-
-def money(cell: str, mapping: ColumnMap) -> str:
-    """The amount as events have it: ``1.234,50`` under a decimal comma is ``1234.50``. Raises a ValueError."""
-    whole, point, places = cell.partition(mapping.decimal)
-    if mapping.thousands:
-        spaced = whole.replace("\u00a0", " ").replace("\u202f", " ") if mapping.thousands == " " else whole
-        if re.fullmatch(rf"[0-9]{{1,3}}(?:{re.escape(mapping.thousands)}[0-9]{{3}})+", spaced, re.ASCII):
-            whole = spaced.replace(mapping.thousands, "")
-    if not re.fullmatch(r"[0-9]+", whole, re.ASCII) or (
-        point and not re.fullmatch(r"[0-9]+", places, re.ASCII)
-    ):
-        written = f"1{mapping.thousands or ''}234{mapping.decimal}50"
-        raise _CellError(
-            "money_shape",
-            f"{cell!r} is no amount such as {written}",
-            "Write it without sign and currency; --decimal and --thousands say how numbers are written",
-        )
-    return f"{whole}{'.' if point else ''}{places}"
-
-
-def instant(cell: str, mapping: ColumnMap) -> str:
-    """The instant in RFC 3339 with an offset, by the mapping's format and time zone. Raises a ValueError."""
-    try:
-        at = _parsed(cell, mapping.date_format)
-        if at.tzinfo is None:
-            at = _placed(at, cell, mapping.zone)
-        return at.astimezone(UTC).isoformat()
-    except _CellError:
-        raise
-    except (ValueError, OverflowError, OSError):
-        shape = mapping.date_format or "2026-11-22T10:00:00+01:00"
-        raise _CellError(
-            "instant_shape", f"{cell!r} is not written like {shape}", "Mend it, or say how with --date-format"
-        ) from None
-
-
-def _parsed(cell: str, form: str | None) -> datetime:
-    if form in EPOCHS:
-        if not re.fullmatch(r"[0-9]{1,15}", cell, re.ASCII):
-            raise ValueError(cell)
-        return datetime(1970, 1, 1, tzinfo=UTC) + timedelta(milliseconds=int(cell) * 1000 // EPOCHS[form])
-    if form is not None:
-        return datetime.strptime(cell, form)  # noqa: DTZ007 — the caller sees to the zone
-    if re.fullmatch(r"[0-9-]+", cell):
-        raise _CellError(
-            "instant_shape",
-            f"{cell!r} is a day, not an instant",
-            "If midnight is meant, say so with --date-format %Y-%m-%d",
-        )
-    return datetime.fromisoformat(cell)
-
-
-def _placed(naive: datetime, cell: str, zone: ZoneInfo | None) -> datetime:
-    if zone is None:
-        raise _CellError(
-            "timezone_aware",
-            f"{cell!r} has no UTC offset",
-            "Say which time zone the file is in with --timezone",
-        )
-    placed = naive.replace(tzinfo=zone)
-    if placed.astimezone(UTC).astimezone(zone).replace(tzinfo=None) != naive:
-        raise _CellError(
-            "instant_skipped", f"{cell!r} does not exist in {zone.key}: clocks were put forward", "Mend it"
-        )
-    return placed
-
-
 def _whole(cell: str) -> int:
     if not re.fullmatch(r"[0-9]{1,10}", cell, re.ASCII):
-        raise _CellError("int_parsing", f"{cell!r} is no whole number", "Write digits only")
+        raise CellError("int_parsing", f"{cell!r} is no whole number", "Write digits only")
     return int(cell)

@@ -13,7 +13,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any, Final, Literal, cast
 
-from producers.imports import Line, Stream, ndjson_reject, read_ndjson
+from infra.delimited import Stream
+from producers.imports import Line, ndjson_reject, read_ndjson
 from producers.mapping import ColumnMap
 from producers.tables import Table
 from schemas.problem import Problem

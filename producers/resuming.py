@@ -10,7 +10,7 @@ from typing import Any
 
 import orjson
 
-from producers.imports import Stream
+from infra.delimited import Stream
 
 
 class ResumeError(RuntimeError):

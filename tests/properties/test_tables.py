@@ -8,9 +8,11 @@ import io
 from hypothesis import given
 from hypothesis import strategies as st
 
-from producers.imports import Stream, batched, ndjson_reject, read_ndjson
-from producers.mapping import ColumnMap, MappingError, load_map, parse_columns
+from infra.delimited import Stream
+from producers.imports import batched, ndjson_reject, read_ndjson
+from producers.mapping import ColumnMap, load_map, parse_columns
 from producers.tables import Table
+from schemas.cells import MappingError
 
 HEADER = "Order,Total,When,Note"
 COLUMNS = [

@@ -12,7 +12,8 @@ from typing import Any
 import pytest
 
 from infra.broker import celery_app
-from producers.imports import MAX_LINE_BYTES, Stream, read_ndjson
+from infra.delimited import MAX_LINE_BYTES, Stream
+from producers.imports import read_ndjson
 from producers.message import MAX_MESSAGE_BYTES, Checked, Chunk, check, chunks, task_call
 from schemas.event import _REMEDIES, json_schema, read_event
 from schemas.problem import InvalidInputError

@@ -8,9 +8,11 @@ from typing import Any
 
 import pytest
 
-from producers.imports import Line, Stream
-from producers.mapping import ColumnMap, MappingError, load_map, parse_columns
+from infra.delimited import Stream
+from producers.imports import Line
+from producers.mapping import ColumnMap, load_map, parse_columns
 from producers.tables import Table
+from schemas.cells import MappingError
 
 COLUMNS = "order_id=Order,value=Total,occurred_at=When,source='shop',name='purchase',currency='EUR'"
 HEADER = "Order,Total,When"
