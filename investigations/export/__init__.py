@@ -1,0 +1,1 @@
+"""Evidence to hand over: curl commands, HAR, CSV, JSON, and the signed bundle of all of them."""
