@@ -1,0 +1,49 @@
+// What pages do beyond links and forms. Everything works without it.
+"use strict";
+
+document.documentElement.classList.add("js");
+
+function typing(target) {
+  return target instanceof HTMLElement && (target.isContentEditable || /^(INPUT|TEXTAREA|SELECT)$/.test(target.tagName));
+}
+
+// "/" to the search box, "n" on to the next page, "e" to fold or unfold everything, "?" to the keys' help.
+document.addEventListener("keydown", (event) => {
+  if (event.ctrlKey || event.metaKey || event.altKey || event.defaultPrevented) return;
+  if (event.key === "Escape" && event.target instanceof HTMLInputElement && event.target.dataset.search !== undefined) {
+    event.target.blur();
+    return;
+  }
+  if (typing(event.target)) return;
+  if (event.key === "/") {
+    const box = document.querySelector("main [data-search]") || document.querySelector("[data-search]");
+    if (box) {
+      event.preventDefault();
+      box.focus();
+      box.select();
+    }
+  } else if (event.key === "n") {
+    const next = document.querySelector("[data-next]");
+    if (next) next.click();
+  } else if (event.key === "e") {
+    const all = [...document.querySelectorAll("main details:not([data-keep])")];
+    const open = all.some((each) => !each.open);
+    for (const each of all) each.open = open;
+  }
+});
+
+document.addEventListener("click", async (event) => {
+  const button = event.target instanceof Element ? event.target.closest("[data-copy]") : null;
+  if (!button) return;
+  const from = document.getElementById(button.dataset.copy);
+  if (!from) return;
+  const said = button.textContent;
+  try {
+    await navigator.clipboard.writeText(from.dataset.text || from.textContent);
+    button.textContent = "Copied";
+  } catch {
+    getSelection().selectAllChildren(from);
+    button.textContent = "Selected";
+  }
+  setTimeout(() => { button.textContent = said; }, 1500);
+});
