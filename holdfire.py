@@ -17,11 +17,15 @@ _DISK = (errno.ENOSPC, errno.EDQUOT)
 
 
 class Entry(NamedTuple):
-    """A command's line in the menu, the words its own help begins with. ``module.register(app)`` adds it."""
+    """A command's line in the menu, the words its own help begins with. ``module.register(app)`` adds it.
+
+    A group that several rooms have commands of is joined here: ``others`` add theirs to it.
+    """
 
     module: str
     panel: str
     about: str
+    others: tuple[str, ...] = ()
 
 
 _RUN, _SEND, _SET_UP, _ASK = "Run", "Send", "Set up", "Ask"
@@ -39,7 +43,12 @@ MENU: dict[str, Entry] = {
     "extend": Entry("workers.by_hand", _RUN, "Extend the windows of held postbacks by hand."),
     "enqueue": Entry("producers.cli", _SEND, "Send a file of events, and see to it that they are committed."),
     "relay": Entry("producers.relaying", _SEND, "Relay what services enqueued in their own transactions."),
-    "serve": Entry("producers.door.serving", _SEND, "Serve the HTTP door."),
+    "serve": Entry(
+        "producers.door.serving",
+        _RUN,
+        "Serve the HTTP door, or the console.",
+        others=("investigations.console.serving",),
+    ),
     "keys": Entry(
         "producers.keys_cli", _SET_UP, "Create, list, rotate and revoke the API keys of the HTTP door."
     ),
@@ -51,11 +60,15 @@ MENU: dict[str, Entry] = {
         "workers.destinations_cli", _SET_UP, "Check, apply, list, render and try destinations."
     ),
     "doctor": Entry("infra.doctor.cli", _SET_UP, "Say what is found and what is wrong, each with a remedy."),
+    "users": Entry(
+        "investigations.console.users_cli", _SET_UP, "Add, list and change the accounts of the console."
+    ),
     "sink": Entry("infra.sink.cli", _SET_UP, "Receive postbacks as the ad networks would."),
     "find": Entry("investigations.cli", _ASK, "Find postbacks."),
     "trail": Entry("investigations.cli", _ASK, "Tell a conversion's whole life in plain text."),
     "transcript": Entry("investigations.cli", _ASK, "Print one attempt as `curl --verbose -L` would."),
     "ledger": Entry("investigations.cli", _ASK, "Print the balance of everything taken in and fired."),
+    "audit": Entry("investigations.audit_cli", _ASK, "List what people did, newest first."),
 }
 
 
@@ -76,10 +89,18 @@ class Menu(TyperGroup):
 
 
 def load_command(name: str) -> Any:
-    """Import a command of ``MENU`` from its room."""
+    """Import a command of ``MENU`` from its room, or a group from every room that has a part in it."""
+    entry = MENU[name]
+    command = _of_room(entry.module, name)
+    for module in entry.others:
+        command.commands.update(_of_room(module, name).commands)
+    return command
+
+
+def _of_room(module: str, name: str) -> Any:
     room = typer.Typer()
     room.callback()(lambda: None)  # without it, Typer makes a room of one command that command
-    import_module(MENU[name].module).register(room)
+    import_module(module).register(room)
     group = typer.main.get_command(room)
     assert isinstance(group, TyperGroup)
     return group.commands[name]

@@ -17,6 +17,7 @@ from typing import Any
 
 from pydantic import ValidationError
 
+from schemas.accounts import ConsolePolicy
 from schemas.auth import BearerAuth, ClientCredentialsAuth, HeaderAuth
 from schemas.backoff import RetryPolicy
 from schemas.checking import check
@@ -42,6 +43,9 @@ _REMEDIES = {
     "void_without_refund": 'Add "refund"',
     "void_without_loss": 'Add "chargeback.lost"',
     "release_without_hold": "Remove release_on, or give the window a kind and its wait",
+    "host_shape": "Write the name alone, as a browser's address bar has it",
+    "idle_beyond_absolute": "Lower session_idle, or raise session_absolute",
+    "enum": "Use one of these",
     "duration_shape": 'Write it like "30s", "15m", "6h" or "14d"',
 }
 
@@ -63,6 +67,7 @@ class Config:
     contracts: dict[str, Contract]
     warnings: list[Problem] = field(default_factory=list)
     sources: dict[str, Source] = field(default_factory=dict)
+    console: ConsolePolicy = field(default_factory=ConsolePolicy)
 
 
 CheckSources = Callable[[Mapping[str, Source]], list[Problem]]
@@ -107,6 +112,7 @@ def load_config(path: Path, check_sources: CheckSources | None = None) -> Config
     sources = _sources(_tables(data, "sources", problems), problems)
     if check_sources is not None:
         problems += check_sources(sources)
+    console = _console(data.get("console", {}), problems)
     contracts, warnings = {}, []
     for name, table in _tables(data, "destinations", problems).items():
         contract = _contract(name, table, problems)
@@ -117,11 +123,23 @@ def load_config(path: Path, check_sources: CheckSources | None = None) -> Config
             contracts[name] = contract
     if problems:
         raise ConfigError(str(path), problems)
-    return Config(path, contracts, warnings, sources)
+    return Config(path, contracts, warnings, sources, console)
 
 
-_TOP = ("destinations", "sources")
-_TOP_WORDS = "[destinations.NAME] and [sources.NAME]"
+_TOP = ("destinations", "sources", "console")
+_TOP_WORDS = "[destinations.NAME], [sources.NAME] and [console]"
+
+
+def _console(table: object, problems: list[Problem]) -> ConsolePolicy:
+    """The console's policy; what is wrong with it goes into ``problems``."""
+    if not isinstance(table, Mapping):
+        problems.append(Problem("not_a_table", "console", "is no table", "Write [console]"))
+        return ConsolePolicy()
+    try:
+        return ConsolePolicy.model_validate(table)
+    except ValidationError as error:
+        problems += flatten(error, "console")
+        return ConsolePolicy()
 
 
 def _tables(data: Mapping[str, Any], key: str, problems: list[Problem]) -> Mapping[str, Any]:
@@ -216,7 +234,7 @@ def flatten(error: ValidationError, where: str = "") -> list[Problem]:
 
 _TABLES = (
     *(Destination, HoldPolicy, RetryPolicy, Limits, Rules, QueryParameter),
-    *(HeaderAuth, BearerAuth, ClientCredentialsAuth),
+    *(HeaderAuth, BearerAuth, ClientCredentialsAuth, ConsolePolicy),
 )
 _KEYS = sorted({key for table in _TABLES for key in table.model_fields})
 """Every key a destination's tables may have: what a misspelt one is compared with."""

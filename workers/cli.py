@@ -150,6 +150,9 @@ def up(
     door: Annotated[
         int | None, typer.Option(metavar="PORT", min=1, max=65535, help="Serve the HTTP door here as well.")
     ] = None,
+    console: Annotated[
+        int | None, typer.Option(metavar="PORT", min=1, max=65535, help="Serve the console here as well.")
+    ] = None,
 ) -> None:
     """Run everything and stay up: engines, tables, destinations, the clock and the workers. Ctrl-C ends it."""
     from infra.db.migrate import migrate  # noqa: PLC0415 — 12 MB that no worker needs
@@ -167,7 +170,9 @@ def up(
             if door is None
             else f" The door is at http://127.0.0.1:{door}, keys are made by `holdfire keys`."
         )
-        Supervisor(children(workers, lease, door)).run(
+        if console is not None:
+            served += f" The console is at http://127.0.0.1:{console}, accounts are made by `holdfire users`."
+        Supervisor(children(workers, lease, door, console)).run(
             lambda: typer.echo(f"Holdfire is up.{where}{served} Ctrl-C ends it.", err=True)
         )
     typer.echo("Holdfire has ended; what is held goes on when it is up again.", err=True)

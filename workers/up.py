@@ -104,10 +104,19 @@ class Supervisor:
                 process.wait()
 
 
-def children(workers: int, lease_s: float | None = None, door_port: int | None = None) -> list[Child]:
-    """One clock and ``workers`` worker processes; the HTTP door as well, if it gets a port of this machine."""
+def children(
+    workers: int,
+    lease_s: float | None = None,
+    door_port: int | None = None,
+    console_port: int | None = None,
+) -> list[Child]:
+    """One clock and ``workers`` worker processes; the door and the console as well, if they get ports of this machine."""
     lease = () if lease_s is None else ("--lease", str(lease_s))
-    door = [] if door_port is None else [Child("door", ("serve", "door", "--port", str(door_port)))]
-    return [Child("clock", ("clock",)), *door] + [
+    served = [
+        Child(name, ("serve", name, "--port", str(port)))
+        for name, port in (("door", door_port), ("console", console_port))
+        if port is not None
+    ]
+    return [Child("clock", ("clock",)), *served] + [
         Child(f"worker {number}", ("work", *lease)) for number in range(1, workers + 1)
     ]

@@ -18,7 +18,9 @@ CONNECT_TIMEOUT_S = 10
 STATEMENT_TIMEOUT_MS = 60_000
 
 
-def open_engine(database_url: str, *, pool_size: int = 8) -> Engine:
+def open_engine(
+    database_url: str, *, pool_size: int = 8, statement_timeout_ms: int = STATEMENT_TIMEOUT_MS
+) -> Engine:
     """An engine for ``postgresql+psycopg2://…``; it connects at first use.
 
     Connections are checked before reuse, so that a restarted server costs a reconnect and not an error.
@@ -34,7 +36,7 @@ def open_engine(database_url: str, *, pool_size: int = 8) -> Engine:
         connect_args={
             "connect_timeout": CONNECT_TIMEOUT_S,
             "application_name": "holdfire",
-            "options": f"-c timezone=UTC -c statement_timeout={STATEMENT_TIMEOUT_MS}",
+            "options": f"-c timezone=UTC -c statement_timeout={statement_timeout_ms}",
             "keepalives_idle": 30,
         },
     )

@@ -9,14 +9,17 @@ from sqlalchemy import Connection, Engine, text
 
 
 @contextmanager
-def snapshot(engine: Engine, *, timeout_s: float = 60.0) -> Iterator[Connection]:
+def snapshot(engine: Engine, *, timeout_s: float | None = None) -> Iterator[Connection]:
     """A read-only connection on which every query sees the same instant.
 
-    Keep it short: what a snapshot can still see, vacuum cannot clear away. ``timeout_s`` bounds each statement.
+    Keep it short: what a snapshot can still see, vacuum cannot clear away. ``timeout_s`` bounds each statement;
+    without it the engine's own bound stands.
     """
     with engine.connect().execution_options(isolation_level="REPEATABLE READ") as connection:
         connection.execute(text("SET TRANSACTION READ ONLY"))
-        connection.execute(
-            text("SELECT set_config('statement_timeout', :ms, true)"), {"ms": str(round(timeout_s * 1000))}
-        )
+        if timeout_s is not None:
+            connection.execute(
+                text("SELECT set_config('statement_timeout', :ms, true)"),
+                {"ms": str(round(timeout_s * 1000))},
+            )
         yield connection

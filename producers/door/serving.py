@@ -36,7 +36,8 @@ class NotLoopbackError(ValueError):
 
 
 def register(app: typer.Typer) -> None:
-    serve = typer.Typer(help="Serve the HTTP door.", no_args_is_help=True)
+    """Add ``serve door``; the front door joins other rooms' ``serve`` commands to it."""
+    serve = typer.Typer(help="Serve the HTTP door, or the console.", no_args_is_help=True)
     serve.callback()(lambda: None)  # without it, Typer makes a group of one command that command
     serve.command("door")(door)
     app.add_typer(serve, name="serve")

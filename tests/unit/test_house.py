@@ -16,6 +16,7 @@ from infra.store.rulings import VOIDABLE_SQL
 from producers.hooks.hook import Hook
 from producers.hooks.registry import HOOKS
 from producers.hooks.sources import check_sources
+from schemas.accounts import ConsolePolicy
 from schemas.backoff import RetryPolicy
 from schemas.check import AskAgain, CheckBodyRule, ReleaseCheck
 from schemas.destination import Destination, Limits
@@ -24,7 +25,17 @@ from schemas.lifecycle import VOIDABLE, State, mermaid
 from schemas.source import Source
 
 ROOT = Path(__file__).parents[2]
-CONFIGURED = (Destination, HoldPolicy, ReleaseCheck, CheckBodyRule, AskAgain, RetryPolicy, Limits, Source)
+CONFIGURED = (
+    Destination,
+    HoldPolicy,
+    ReleaseCheck,
+    CheckBodyRule,
+    AskAgain,
+    RetryPolicy,
+    Limits,
+    Source,
+    ConsolePolicy,
+)
 ROOMS = ("producers", "workers", "investigations", "infra", "schemas")
 README = ROOT / "README.md"
 LOCKS = sorted(ROOT.glob("requirements*.lock"))

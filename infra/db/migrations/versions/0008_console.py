@@ -46,7 +46,10 @@ CREATE TABLE login_failures (
 );
 """
 
-AUDIT = "CREATE INDEX audit_at ON audit (at)"
+AUDIT = """
+CREATE INDEX audit_at ON audit (at);
+CREATE INDEX audit_action ON audit (action, id);
+"""
 
 
 def upgrade() -> None:
