@@ -24,16 +24,19 @@ class ReadableBody:
     lines: tuple[str, ...]
 
 
+def unpacked(head: bytes, body: bytes) -> tuple[bytes, str]:
+    """The body without the coding that its head claims, and in words what was done; as it came where nothing could be."""
+    coding = field(head, b"content-encoding").lower()
+    if coding in {"gzip", "x-gzip", "deflate"} and (plain := _unpack(body)) is not None:
+        cut = ", cut there" if len(plain) >= DECODED_CAP_BYTES else ""
+        return plain, f"{coding}, unpacked to {len(plain)} bytes{cut}"
+    return body, "" if coding in {"", "identity"} else f"said to be {visible(coding)}, shown as received"
+
+
 def readable(head: bytes, body: bytes) -> ReadableBody:
     """``head`` gives the coding and the charset, as the sender claimed them; the bytes decide."""
-    coding = field(head, b"content-encoding").lower()
-    about = []
-    if coding in {"gzip", "x-gzip", "deflate"} and (unpacked := _unpack(body)) is not None:
-        cut = ", cut there" if len(unpacked) >= DECODED_CAP_BYTES else ""
-        about.append(f"{coding}, unpacked to {len(unpacked)} bytes{cut}")
-        body = unpacked
-    elif coding not in {"", "identity"}:
-        about.append(f"said to be {visible(coding)}, shown as received")
+    body, unpacking = unpacked(head, body)
+    about = [unpacking] if unpacking else []
     text = _as_text(body, field(head, b"content-type"))
     if text is None:
         about.append(
