@@ -4,11 +4,22 @@ from __future__ import annotations
 
 from types import ModuleType
 
-from investigations.console.pages import account, health, login, overview
+from investigations.console.pages import (
+    account,
+    by_hand,
+    comparison,
+    conversion,
+    health,
+    login,
+    overview,
+)
 
 MODULES: tuple[ModuleType, ...] = (
     health,
     login,
     account,
     overview,
+    conversion,
+    comparison,
+    by_hand,
 )

@@ -1,0 +1,160 @@
+"""Two attempts side by side: what is the same, what differs, and where in a line. Pure.
+
+Lines are aligned by what they have in common; of two lines that stand against each other, the part that differs is
+marked to the boundaries of the field it lies in, so that a parameter differs as a whole.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from difflib import SequenceMatcher
+from enum import StrEnum
+from itertools import zip_longest
+
+from infra.store.records import AttemptRecord, Life, PostbackRecord
+from investigations.bodies import readable
+from investigations.transcript import connection_lines, ending_lines, head_lines, heading, times_line
+from investigations.words import visible_bytes
+from schemas.exchange import Hop
+
+MOST_LINES = 2_000
+"""Of a section that are aligned; what goes beyond is compared line by line, in place."""
+_BOUNDARY = re.compile(r"[\s&?;,/=\"'<>]")
+
+
+class Kind(StrEnum):
+    SAME = "same"
+    CHANGED = "changed"
+    LEFT = "left"
+    """Only the first has it."""
+    RIGHT = "right"
+
+
+@dataclass(frozen=True, slots=True)
+class Side:
+    """A line: what both have in front, what differs, what both have behind."""
+
+    before: str
+    differs: str
+    after: str
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    kind: Kind
+    name: str
+    """Of a fact; empty for a line."""
+    left: Side | None
+    right: Side | None
+
+
+@dataclass(frozen=True, slots=True)
+class Section:
+    title: str
+    rows: tuple[Row, ...]
+
+    @property
+    def differences(self) -> int:
+        return sum(row.kind is not Kind.SAME for row in self.rows)
+
+
+@dataclass(frozen=True, slots=True)
+class Compared:
+    """One attempt with what it belongs to."""
+
+    life: Life
+    postback: PostbackRecord
+    attempt: AttemptRecord
+
+
+def compare(left: Compared, right: Compared, seen: Callable[[str], str]) -> tuple[Section, ...]:
+    """Everything of two attempts. ``seen`` is a text as its reader may see it: it is applied before anything is compared."""
+    sections = [Section("Facts", tuple(_facts(left, right, seen)))]
+    for number, pair in enumerate(zip_longest(left.attempt.hops, right.attempt.hops), 1):
+        sections += _hops(number, *pair, seen)
+    ends = [[seen(line) for line in ending_lines(each.attempt)] for each in (left, right)]
+    if any(ends):
+        sections.append(Section("Came to", tuple(aligned(*ends))))
+    return tuple(sections)
+
+
+def _facts(left: Compared, right: Compared, seen: Callable[[str], str]) -> Iterator[Row]:
+    """Facts stand against each other by their names."""
+    first, second = ({name: seen(value) for name, value in _named(each)} for each in (left, right))
+    for name in dict.fromkeys([*first, *second]):
+        yield _row(first.get(name), second.get(name), name)
+
+
+def _named(each: Compared) -> Iterator[tuple[str, str]]:
+    before = ""
+    for name, value in heading(each.life, each.postback, each.attempt):
+        # What has no name of its own goes on with the fact above it: of a click id, its length and digest.
+        yield name or f"{before}, facts", value
+        before = name or before
+
+
+def _hops(number: int, left: Hop | None, right: Hop | None, seen: Callable[[str], str]) -> Iterator[Section]:
+    parts: tuple[tuple[str, Callable[[Hop], list[str]]], ...] = (
+        ("request head", lambda hop: [visible_bytes(line) for line in head_lines(hop.request_head)]),
+        ("request body", lambda hop: _body(hop.request_head, hop.request_body)),
+        ("response head", lambda hop: [visible_bytes(line) for line in head_lines(hop.response_head)]),
+        ("response body", lambda hop: _body(hop.response_head, hop.body)),
+        ("connection and times", lambda hop: [*connection_lines(hop), times_line(hop)]),
+    )
+    for title, lines in parts:
+        first, second = (
+            [seen(line) for line in lines(hop) if line] if hop is not None else [] for hop in (left, right)
+        )
+        if first or second:
+            yield Section(f"Hop {number}, {title}", tuple(aligned(first, second)))
+
+
+def _body(head: bytes, body: bytes) -> list[str]:
+    return list(readable(head, body).lines) if body else []
+
+
+def aligned(left: Sequence[str], right: Sequence[str]) -> Iterator[Row]:
+    """Both texts line by line, common lines against each other."""
+    whole = len(left) <= MOST_LINES and len(right) <= MOST_LINES
+    if not whole:
+        yield from (_row(first, second) for first, second in zip_longest(left, right))
+        return
+    for _, low, high, other_low, other_high in SequenceMatcher(
+        None, left, right, autojunk=False
+    ).get_opcodes():
+        for first, second in zip_longest(left[low:high], right[other_low:other_high]):
+            yield _row(first, second)
+
+
+def _row(left: str | None, right: str | None, name: str = "") -> Row:
+    if left is None or right is None:
+        kind = Kind.RIGHT if left is None else Kind.LEFT
+        return Row(kind, name, _all(left), _all(right))
+    if left == right:
+        return Row(Kind.SAME, name, Side(left, "", ""), Side(right, "", ""))
+    start, end = _common(left, right)
+    return Row(Kind.CHANGED, name, _split(left, start, end), _split(right, start, end))
+
+
+def _all(line: str | None) -> Side | None:
+    return None if line is None else Side("", line, "")
+
+
+def _split(line: str, start: int, end: int) -> Side:
+    stop = len(line) - end
+    return Side(line[:start], line[start:stop], line[stop:])
+
+
+def _common(left: str, right: str) -> tuple[int, int]:
+    """How many characters both begin with and end with, cut back to a boundary."""
+    shortest = min(len(left), len(right))
+    start = next((at for at in range(shortest) if left[at] != right[at]), shortest)
+    while start and not _BOUNDARY.match(left[start - 1]):
+        start -= 1
+    most = shortest - start
+    end = next((at for at in range(most) if left[-1 - at] != right[-1 - at]), most)
+    while end and not _BOUNDARY.match(left[len(left) - end]):
+        end -= 1
+    return start, end
