@@ -16,6 +16,7 @@ from investigations.console.frame import Link
 from investigations.console.headers import Guarded
 from investigations.console.routing import ConsoleRoute
 from investigations.console.settings import THREADS, ConsoleSettings
+from investigations.console.tail import Tail
 
 
 class Console(Guarded):
@@ -30,7 +31,12 @@ class Console(Guarded):
         )
         self.app.state.console = settings
         self.app.state.menu = menu
+        self.app.state.tail = Tail(settings.engine)
         super().__init__(self.app, hosts=settings.hosts, secure=settings.secure)
+
+    def end(self) -> None:
+        """Let go those who watch, so that the process can end; may be called from a signal's handler."""
+        self.app.state.tail.end()
 
 
 def create_console(engine: Any, **settings: Any) -> Console:

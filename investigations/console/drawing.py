@@ -10,12 +10,15 @@ from functools import cache
 from typing import Any
 from urllib.parse import urlencode
 
+import orjson
 from jinja2 import Environment, PackageLoader, StrictUndefined, pass_context
 from jinja2.runtime import Context
 from markupsafe import Markup, escape
 
+from infra.store.audit import AuditRecord
 from infra.version import VERSION
 from investigations import words
+from investigations.console.leaves import without
 from investigations.console.static import fingerprint
 from schemas.ids import PREFIXES, parse, show
 from schemas.money import plain
@@ -59,6 +62,8 @@ def environment() -> Environment:
         "id_path": id_path,
         "query": query,
         "attributes": attributes,
+        "hold_back": without,
+        "audit_detail": audit_detail,
         "status_class": status_class,
     }
     made.globals |= {"show_id": show, "fingerprint": fingerprint, "version": VERSION}
@@ -170,3 +175,45 @@ def attributes(values: Mapping[str, Any]) -> Markup:
         elif value is not False and value is not None:
             made += Markup(' {}="{}"').format(name.replace("_", "-"), value)
     return made
+
+
+TOLD = frozenset(
+    {
+        "account",
+        "destination",
+        "ended",
+        "from",
+        "kind",
+        "name",
+        "number",
+        "role",
+        "session",
+        "sessions_ended",
+        "state",
+        "subject",
+        "to",
+        "until",
+        "wait_s",
+        "wish",
+    }
+)
+"""What the audit's detail says without click ids, whoever wrote it; the rest may repeat what a person typed."""
+
+
+@pass_context
+def audit_detail(context: Context, record: AuditRecord) -> list[tuple[str, str]]:
+    """The detail of an act as pairs; to who sees click ids masked, only what cannot hold one."""
+    return told(record, hidden=context["masking"].on)
+
+
+def told(record: AuditRecord, *, hidden: bool) -> list[tuple[str, str]]:
+    """As ``audit_detail``, outside of a page."""
+    return [
+        (name, _plainly(value) if not hidden or name in TOLD else "[held back]")
+        for name, value in record.detail.items()
+        if value is not None
+    ]
+
+
+def _plainly(value: Any) -> str:
+    return value if isinstance(value, str) else orjson.dumps(value).decode()

@@ -16,6 +16,7 @@ from starlette.datastructures import FormData
 from starlette.requests import Request
 from starlette.responses import HTMLResponse, RedirectResponse, Response
 
+from infra.store import audit
 from infra.store.accounts import Account, console_who
 from infra.store.sessions import Session
 from investigations.console import drawing
@@ -36,6 +37,7 @@ __all__ = [
     "inside",
     "long_engine_of",
     "masking_of",
+    "note_evidence",
     "redirect",
     "render",
     "require_operator",
@@ -115,6 +117,14 @@ def masking_of(request: Request) -> Masking:
     if session is None:
         return Masking(on=True)
     return Masking(on=settings_of(request).policy.masks_click_ids(session.account.role))
+
+
+def note_evidence(request: Request, subject: str) -> None:
+    """Write down who looks at a raw exchange, where the policy asks for it (``audit_evidence``)."""
+    if settings_of(request).policy.audit_evidence:
+        audit.record(
+            engine_of(request), who=who_of(request), action="evidence.view", detail={"subject": subject}
+        )
 
 
 def here(request: Request) -> str:

@@ -6,7 +6,8 @@ import ipaddress
 import signal
 import sys
 from pathlib import Path
-from typing import Annotated
+from types import FrameType
+from typing import Annotated, Any
 
 import structlog
 import typer
@@ -88,7 +89,7 @@ def console(
     with resolve_urls(settings) as urls:
         application = _application(settings, urls.database_url, policy, secure=secure)
         log.info("console.serving", host=host, port=port, https=secure)
-        uvicorn.run(
+        server = _Server(
             application,
             host=host,
             port=port,
@@ -103,6 +104,21 @@ def console(
             ssl_keyfile=tls_key,
             timeout_graceful_shutdown=10,
         )
+        server.run()
+    if not server.started:
+        raise typer.Exit(3)  # the log says why: most often the port is taken
+
+
+class _Server(uvicorn.Server):
+    """Tells the application that it ends before it waits for the connections: streams would hold it up."""
+
+    def __init__(self, application: Console, **config: Any) -> None:
+        super().__init__(uvicorn.Config(application, **config))
+        self._application = application
+
+    def handle_exit(self, sig: int, frame: FrameType | None) -> None:
+        self._application.end()
+        super().handle_exit(sig, frame)
 
 
 def _application(settings: Settings, database_url: str, policy: ConsolePolicy, *, secure: bool) -> Console:

@@ -6,12 +6,16 @@ from types import ModuleType
 
 from investigations.console.pages import (
     account,
+    audit,
     by_hand,
     comparison,
     conversion,
     health,
+    inbox,
+    live,
     login,
     overview,
+    untaken,
 )
 
 MODULES: tuple[ModuleType, ...] = (
@@ -22,4 +26,8 @@ MODULES: tuple[ModuleType, ...] = (
     conversion,
     comparison,
     by_hand,
+    live,
+    inbox,
+    untaken,
+    audit,
 )

@@ -47,3 +47,45 @@ document.addEventListener("click", async (event) => {
   }
   setTimeout(() => { button.textContent = said; }, 1500);
 });
+
+// The live tail: rows come ready from the server, and only so many stay.
+const tail = document.querySelector("[data-live]");
+if (tail && "EventSource" in window) {
+  const said = document.querySelector("[data-live-said]");
+  const button = document.querySelector("[data-live-pause]");
+  const most = Number(tail.dataset.liveMost);
+  let source = null;
+  let from = tail.dataset.live;
+
+  const stop = (words) => {
+    if (source) source.close();
+    source = null;
+    said.textContent = words;
+    button.textContent = "Go on";
+    button.setAttribute("aria-pressed", "true");
+  };
+  const start = () => {
+    source = new EventSource(from);
+    button.textContent = "Pause";
+    button.setAttribute("aria-pressed", "false");
+    source.onopen = () => { said.textContent = "Watching."; };
+    source.onerror = () => { said.textContent = "The stream broke off; trying again …"; };
+    source.onmessage = (event) => {
+      if (event.lastEventId) from = from.replace(/from=\d+/, "from=" + event.lastEventId);
+      const empty = document.querySelector("[data-live-empty]");
+      if (empty) empty.remove();
+      const holder = document.createElement("template");
+      holder.innerHTML = event.data;
+      for (const row of [...holder.content.querySelectorAll("tr")]) {
+        row.classList.add("fresh");
+        tail.prepend(row);
+      }
+      while (tail.rows.length > most) tail.deleteRow(-1);
+    };
+    source.addEventListener("left_out", () => { said.textContent = "Watching; more came than is shown."; });
+    source.addEventListener("ended", () => { stop("Your session has ended."); location.reload(); });
+  };
+  button.addEventListener("click", () => (source ? stop("Paused.") : start()));
+  addEventListener("pagehide", () => { if (source) source.close(); });
+  start();
+}
