@@ -63,6 +63,15 @@ def sifted(request: Request) -> Sifted:
     )
 
 
-def asked(request: Request) -> dict[str, str]:
+class Asked(dict[str, str]):
+    """The fields of a query string; one that was not given is empty."""
+
+    def __missing__(self, name: str) -> str:
+        return ""
+
+
+def asked(request: Request) -> Asked:
     """The query string as it is, but for the place in the listing: for the links to other pages of the same."""
-    return {name: value for name, value in request.query_params.items() if name != "before" and value.strip()}
+    return Asked(
+        (name, value) for name, value in request.query_params.items() if name != "before" and value.strip()
+    )

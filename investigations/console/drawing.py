@@ -63,6 +63,7 @@ def environment() -> Environment:
         "query": query,
         "attributes": attributes,
         "hold_back": without,
+        "linked": linked,
         "audit_detail": audit_detail,
         "status_class": status_class,
     }
@@ -211,9 +212,19 @@ def told(record: AuditRecord, *, hidden: bool) -> list[tuple[str, str]]:
     return [
         (name, _plainly(value) if not hidden or name in TOLD else "[held back]")
         for name, value in record.detail.items()
-        if value is not None
+        if value not in (None, [], {}, "")
     ]
 
 
 def _plainly(value: Any) -> str:
     return value if isinstance(value, str) else orjson.dumps(value).decode()
+
+
+def linked(text: object) -> Markup:
+    """Words of ours, made visible, in which our ids lead to their pages."""
+    parts = re.split(r"(?<![\w-])((?:cv|pb|at|sg|ck|in|rp|rn)_[1-9][0-9]{0,17})(?![\w-])", visible(text))
+    made = Markup("")
+    for place, part in enumerate(parts):
+        link = Markup('<a class="id" href="{}">{}</a>').format(id_path(part), part) if place % 2 else part
+        made += link
+    return made
