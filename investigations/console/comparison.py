@@ -1,7 +1,7 @@
 """Two attempts side by side: what is the same, what differs, and where in a line. Pure.
 
-Lines are aligned by what they have in common; of two lines that stand against each other, the part that differs is
-marked to the boundaries of the field it lies in, so that a parameter differs as a whole.
+Lines are aligned by what they have in common, and two lines that stand against each other field by field, so that a
+parameter differs as a whole.
 """
 
 from __future__ import annotations
@@ -21,7 +21,9 @@ from schemas.exchange import Hop
 
 MOST_LINES = 2_000
 """Of a section that are aligned; what goes beyond is compared line by line, in place."""
-_BOUNDARY = re.compile(r"[\s&?;,/=\"'<>]")
+MOST_FIELDS = 500
+"""Of a line that are aligned."""
+_FIELDS = re.compile(r"[\s&?;,/=\"'<>]|[^\s&?;,/=\"'<>]+")
 
 
 class Kind(StrEnum):
@@ -33,12 +35,13 @@ class Kind(StrEnum):
 
 
 @dataclass(frozen=True, slots=True)
-class Side:
-    """A line: what both have in front, what differs, what both have behind."""
+class Part:
+    text: str
+    differs: bool
 
-    before: str
-    differs: str
-    after: str
+
+Side = tuple[Part, ...]
+"""A line, in parts that both have and parts that only this one has."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -133,28 +136,39 @@ def _row(left: str | None, right: str | None, name: str = "") -> Row:
         kind = Kind.RIGHT if left is None else Kind.LEFT
         return Row(kind, name, _all(left), _all(right))
     if left == right:
-        return Row(Kind.SAME, name, Side(left, "", ""), Side(right, "", ""))
-    start, end = _common(left, right)
-    return Row(Kind.CHANGED, name, _split(left, start, end), _split(right, start, end))
+        both = (Part(left, differs=False),)
+        return Row(Kind.SAME, name, both, both)
+    return Row(Kind.CHANGED, name, *_differing(left, right))
 
 
 def _all(line: str | None) -> Side | None:
-    return None if line is None else Side("", line, "")
+    return None if line is None else (Part(line, differs=True),)
 
 
-def _split(line: str, start: int, end: int) -> Side:
-    stop = len(line) - end
-    return Side(line[:start], line[start:stop], line[stop:])
+def _differing(left: str, right: str) -> tuple[Side, Side]:
+    """Two lines field by field. Of very long ones only what is common at both ends is told from the rest."""
+    words, others = _FIELDS.findall(left), _FIELDS.findall(right)
+    if max(len(words), len(others)) > MOST_FIELDS:
+        start, end = _common(words, others)
+        blocks = [("equal", 0, start, 0, start)] if start else []
+        blocks.append(("replace", start, len(words) - end, start, len(others) - end))
+        blocks += [("equal", len(words) - end, len(words), len(others) - end, len(others))] if end else []
+    else:
+        blocks = list(SequenceMatcher(None, words, others, autojunk=False).get_opcodes())
+    sides: tuple[list[Part], list[Part]] = ([], [])
+    for tag, low, high, other_low, other_high in blocks:
+        for side, text in zip(
+            sides, ("".join(words[low:high]), "".join(others[other_low:other_high])), strict=True
+        ):
+            if text:
+                side.append(Part(text, differs=tag != "equal"))
+    return tuple(sides[0]), tuple(sides[1])
 
 
-def _common(left: str, right: str) -> tuple[int, int]:
-    """How many characters both begin with and end with, cut back to a boundary."""
+def _common(left: Sequence[str], right: Sequence[str]) -> tuple[int, int]:
+    """How many fields both begin with, and end with."""
     shortest = min(len(left), len(right))
     start = next((at for at in range(shortest) if left[at] != right[at]), shortest)
-    while start and not _BOUNDARY.match(left[start - 1]):
-        start -= 1
     most = shortest - start
     end = next((at for at in range(most) if left[-1 - at] != right[-1 - at]), most)
-    while end and not _BOUNDARY.match(left[len(left) - end]):
-        end -= 1
     return start, end

@@ -40,7 +40,7 @@ class Mark:
 
 @dataclass(frozen=True, slots=True)
 class Bar:
-    """Something that lasts. ``kind``: ``window``, ``wait``, ``wire`` or ``after`` (what is still to come)."""
+    """Something that lasts. ``kind``: ``window``, ``wait``, ```wire`` or ``after`` (what is still to come)."""
 
     x: float
     width: float
@@ -200,7 +200,7 @@ _VERDICTS = {
 
 def verdict_look(attempt: AttemptRecord) -> tuple[str, str]:
     """The shape and the colour of an attempt: never the colour alone."""
-    return ("wire", "plain") if attempt.outcome is None else _VERDICTS[attempt.outcome.verdict]
+    return ("open", "plain") if attempt.outcome is None else _VERDICTS[attempt.outcome.verdict]
 
 
 def _attempt_mark(attempt: AttemptRecord, axis: Scale) -> Mark:

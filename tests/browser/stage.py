@@ -37,6 +37,7 @@ class Stage:
     ground: Ground
     cv: dict[str, str] = field(default_factory=dict)
     events: dict[str, str] = field(default_factory=dict)
+    database_url: str = ""
 
     def attempts(self, name: str) -> list[str]:
         return [show("at", row.id) for row in self.ground.attempts(self.events[name])]
@@ -148,6 +149,8 @@ def _take(stage: Stage, groups: int) -> None:
         "delivered": order(10041, "generic", FORTNIGHT),
         "redirected": order(10042, "xandr", FORTNIGHT),
         "held": order(10077, "generic", 3 * day),
+        "keyboard": order(10079, "generic", 3 * day),
+        "to void": order(10080, "generic", 3 * day),
         "refunded": order(10078, "generic", 3 * day),
         "waiting": order(
             20001, "generic", 2 * day, name="application", source="crm", event_id="crm:app:20001"

@@ -221,8 +221,23 @@ def test_a_parameter_differs_as_a_whole() -> None:
     (row,) = kinds(["GET /p?click=abc1&v=2 HTTP/1.1"], ["GET /p?click=abd1&v=2 HTTP/1.1"])
     assert row.left is not None
     assert row.right is not None
-    assert (row.left.before, row.left.differs, row.left.after) == ("GET /p?click=", "abc1", "&v=2 HTTP/1.1")
-    assert row.right.differs == "abd1"
+    assert [(part.text, part.differs) for part in row.left] == [
+        ("GET /p?click=", False),
+        ("abc1", True),
+        ("&v=2 HTTP/1.1", False),
+    ]
+    assert [part.text for part in row.right if part.differs] == ["abd1"]
+
+
+def test_a_line_of_very_many_fields_is_compared_at_its_ends() -> None:
+    """What lies between the first and the last difference is marked as a whole, and in no time."""
+    left = ["a=1"] * 3_000
+    (row,) = kinds(["&".join(left)], ["&".join([*left[:1_000], "a=2", *left[1_001:]])])
+    assert row.right is not None
+    assert [part.text for part in row.right if part.differs] == ["2"]
+    (row,) = kinds(["x&" * 600], ["y&" * 600])
+    assert row.left is not None
+    assert "".join(part.text for part in row.left) == "x&" * 600
 
 
 @given(
@@ -233,7 +248,7 @@ def test_a_comparison_leaves_nothing_out(left: list[str], right: list[str]) -> N
     rows = kinds(left, right)
     for side, lines in (("left", left), ("right", right)):
         parts = [getattr(row, side) for row in rows]
-        assert [each.before + each.differs + each.after for each in parts if each is not None] == lines
+        assert ["".join(part.text for part in each) for each in parts if each is not None] == lines
     for row in rows:
         assert row.kind is not Kind.SAME or row.left == row.right
 
