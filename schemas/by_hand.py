@@ -56,6 +56,8 @@ class Postback:
     """Whether nobody but a hand releases it."""
     let_go: bool = False
     """Whether it was released by hand before."""
+    falls_back: State | None = None
+    """What it is again, if a person fired it again and that comes to nothing."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,6 +130,11 @@ _NOT_RELEASED = {
 
 
 def _void(postback: Postback) -> Decision:
+    if postback.state in VOIDABLE and postback.falls_back is not None:
+        return Refused(
+            "the network has it or may have it, and it is being fired again: `holdfire replays stop` stops that, and then "
+            "it is what it was"
+        )
     if postback.state in VOIDABLE:
         return Moved(State.VOIDED, postback.release_at, "it never fires")
     if postback.state is State.VOIDED:

@@ -57,6 +57,13 @@ class Move(StrEnum):
     DOUBT = "doubt"
     PROMOTE = "promote"
     REINSTATE = "reinstate"
+    REPLAY = "replay"
+    SETTLE = "settle"
+    RETURN = "return"
+
+
+PERSONAL = frozenset({Move.REPLAY, Move.SETTLE})
+"""Moves that a person alone makes."""
 
 
 TABLE: dict[State, dict[Move, frozenset[State]]] = {
@@ -64,6 +71,8 @@ TABLE: dict[State, dict[Move, frozenset[State]]] = {
         Move.CLAIM: frozenset({State.LEASED}),
         Move.VOID: frozenset({State.VOIDED}),
         Move.EXPIRE: frozenset({State.EXPIRED}),
+        # Fired again by a person who changed their mind before it fired: it is again what it was. See RETRYING.
+        Move.RETURN: frozenset({State.REJECTED, State.EXPIRED}),
     },
     State.LEASED: {
         Move.GATE: frozenset({State.FIRING}),
@@ -74,6 +83,7 @@ TABLE: dict[State, dict[Move, frozenset[State]]] = {
         Move.EXPIRE: frozenset({State.EXPIRED}),
         # Found unfireable at the gate: a secret is gone, or a setting its template needs.
         Move.REJECT: frozenset({State.REJECTED}),
+        Move.RETURN: frozenset({State.DELIVERED, State.REJECTED, State.DEAD, State.EXPIRED, State.IN_DOUBT}),
     },
     State.FIRING: {
         Move.DELIVER: frozenset({State.DELIVERED}),
@@ -83,23 +93,36 @@ TABLE: dict[State, dict[Move, frozenset[State]]] = {
         Move.DOUBT: frozenset({State.IN_DOUBT}),
         # A signal came while the attempt was on the wire, and the attempt failed: no further one is made.
         Move.VOID: frozenset({State.VOIDED}),
+        # Fired again although it had been delivered: whatever comes of that, the network has it.
+        Move.RETURN: frozenset({State.DELIVERED}),
     },
     State.RETRYING: {
         Move.CLAIM: frozenset({State.LEASED}),
         Move.VOID: frozenset({State.VOIDED}),
         Move.EXHAUST: frozenset({State.DEAD}),
         Move.EXPIRE: frozenset({State.EXPIRED}),
+        # A replay comes to nothing before it fires. A person stops its run: it is again what it was. Or a signal takes its
+        # conversion back: what the network has, or may have, does not become voided, for there it is to be corrected, or
+        # in doubt still.
+        Move.RETURN: frozenset({State.DELIVERED, State.REJECTED, State.DEAD, State.EXPIRED, State.IN_DOUBT}),
     },
-    State.DELIVERED: {},
-    State.REJECTED: {},
-    State.DEAD: {},
+    # A person fires again: what the network refused or never took, what it ignores for its age, what may have been
+    # counted, and what was; the last three only by force, and what is voided or a duplicate never. See
+    # schemas/replaying.py, which decides.
+    State.DELIVERED: {Move.REPLAY: frozenset({State.RETRYING})},
+    State.REJECTED: {Move.REPLAY: frozenset({State.HELD, State.RETRYING})},
+    State.DEAD: {Move.REPLAY: frozenset({State.RETRYING})},
     # What voided it was withdrawn: a dispute was won, a decision revised. It goes on where it was with what is left of
     # its window and horizon; or another one has taken its place meanwhile. Moved by the signal's transaction.
     State.VOIDED: {
         Move.REINSTATE: frozenset({State.HELD, State.RETRYING, State.DEAD, State.DUPLICATE}),
     },
-    State.EXPIRED: {},
-    State.IN_DOUBT: {},
+    State.EXPIRED: {Move.REPLAY: frozenset({State.HELD, State.RETRYING})},
+    # A person asked the network: it has it, or it has not and nobody fires again by itself.
+    State.IN_DOUBT: {
+        Move.SETTLE: frozenset({State.DELIVERED, State.DEAD}),
+        Move.REPLAY: frozenset({State.RETRYING}),
+    },
     # The first it names was voided or expired before it fired: then it is no duplicate any more, and waits out its
     # own window. Moved by the transaction that ends the first, never by a worker or clock.
     State.DUPLICATE: {Move.PROMOTE: frozenset({State.HELD})},
@@ -136,8 +159,9 @@ class Fired:
     """What ``decide`` needs to know of a postback whose attempt just ended."""
 
     attempt: int
-    """Number of the attempt that ended, from 1."""
+    """Number of the attempt that ended, from 1; of one that a person fired again, from 1 since then."""
     first_attempt_at: datetime
+    """The first of those."""
     retry: RetryPolicy
     dedupe: Dedupe
     had_unknown: bool = False

@@ -17,7 +17,23 @@ from schemas.network import AdjustmentKind
 from schemas.signals import Outcome, VoidReason
 from schemas.verdict import VerdictKind
 
-Trigger = Literal["release", "retry"]
+Trigger = Literal["release", "retry", "replay"]
+
+
+def trigger(number: int, budget_from: int, run: Run | None) -> Trigger:
+    """What brought an attempt about; ``budget_from`` attempts had been made when a person fired it again in ``run``."""
+    if run is not None and number == budget_from + 1:
+        return "replay"
+    return "release" if number == 1 else "retry"
+
+
+@dataclass(frozen=True, slots=True)
+class Run:
+    """The run of replays by which a person fired a postback again."""
+
+    id: int
+    who: str
+    reason: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,10 +86,21 @@ class Gated:
     """When the service last said that it may."""
     let_go: bool = False
     """Whether a person released it by hand: that is the decision that its policy waits for."""
+    run: Run | None = None
+    """By which a person fired it again, last."""
+    budget_from: int = 0
+    """Attempts that had been made then: its retry policy counts from there."""
+    falls_back: State | None = None
+    """What it is again if firing it again comes to nothing."""
 
     @property
     def trigger(self) -> Trigger:
-        return "release" if self.number == 1 else "retry"
+        return trigger(self.number, self.budget_from, self.run)
+
+    @property
+    def attempt(self) -> int:
+        """Of its present budget, from 1."""
+        return self.number - self.budget_from
 
     @property
     def adjustment(self) -> AdjustmentKind | None:
@@ -94,6 +121,14 @@ class Prepared:
     notes: tuple[str, ...]
     value: Decimal | None = None
     """What the network is told that the conversion is worth, as of now."""
+
+    @property
+    def told(self) -> Decimal | None:
+        """The value to remember as the last one told, where the conversion's own does not say it."""
+        gated = self.gated
+        if gated.adjustment is None:
+            return self.value if self.value != gated.event.value else None
+        return self.value if gated.adjustment == "restatement" else None
 
 
 @dataclass(frozen=True, slots=True)
@@ -200,7 +235,14 @@ class LostAttempt:
     event: ConversionEvent | StoredConversion
     now: datetime
     adjustment: AdjustmentKind | None = None
+    run: Run | None = None
+    budget_from: int = 0
 
     @property
     def trigger(self) -> Trigger:
-        return "release" if self.number == 1 else "retry"
+        return trigger(self.number, self.budget_from, self.run)
+
+    @property
+    def attempt(self) -> int:
+        """Of its present budget, from 1."""
+        return self.number - self.budget_from

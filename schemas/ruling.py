@@ -20,6 +20,8 @@ class Postback:
     release_at: datetime
     void_reason: str | None = None
     before: frozenset[Outcome] = frozenset()
+    falls_back: State | None = None
+    """What it is again, if a person fired it again and that comes to nothing."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,6 +29,8 @@ class Ruling:
     """What becomes of it; all left out means nothing."""
 
     void: VoidReason | None = None
+    returns: VoidReason | None = None
+    """For one that a person fired again, though the network has it or may have it: it is again what it was."""
     wish: VoidReason | None = None
     """For one that cannot be voided now: it makes no further attempt, and no duplicate takes the first's place."""
     unwish: bool = False
@@ -51,8 +55,7 @@ def rule(
     early = _ends_window(postback, policy, outcomes, confirmed, now)
     match postback.state:
         case state if state in VOIDABLE:
-            # What is voided now may be reinstated: its window then is over, as if the two had come one by one.
-            return Ruling(void=reason, release_early=early and state is State.HELD)
+            return _waits(postback, reason, early=early)
         case State.FIRING:
             return _wish(postback, reason, release_early=False, look_again=True)
         case State.DUPLICATE:
@@ -65,6 +68,13 @@ def rule(
         case State.DELIVERED:
             return Ruling(look_again=True)
     return Ruling()
+
+
+def _waits(postback: Postback, reason: VoidReason | None, *, early: bool) -> Ruling:
+    if postback.falls_back is not None:
+        return Ruling(returns=reason, look_again=reason is not None)
+    # What is voided now may be reinstated: its window then is over, as if the two had come one by one.
+    return Ruling(void=reason, release_early=early and postback.state is State.HELD)
 
 
 def _wish(postback: Postback, reason: VoidReason | None, *, release_early: bool, look_again: bool) -> Ruling:

@@ -128,7 +128,7 @@ def _prepare(gated: Gated, account: Account | SecretError) -> Prepared | Stopped
         request=request_of(rendered, account.headers),
         shown_url=account.redactor.in_text(rendered.url, click_id),
         click_id=click_id,
-        notes=tuple(account.redactor.in_text(note, click_id) for note in rendered.notes),
+        notes=tuple(account.redactor.in_text(note, click_id) for note in (*_by_whom(gated), *rendered.notes)),
         value=amounts.value,
     )
 
@@ -155,6 +155,14 @@ def _correcting(gated: Gated, correction: Correction, contract: Contract) -> _Am
     zero = reported - reported  # with the decimal places that the network knows the value by
     worth = (standing.amount or zero) + zero
     return _Amounts(worth, worth - ((told.amount or zero) + zero))
+
+
+def _by_whom(gated: Gated) -> tuple[str, ...]:
+    """Who fired it again and why, with the attempt that this brought about."""
+    run = gated.run
+    if run is None or gated.trigger != "replay":
+        return ()
+    return (f"fired again in {show('rn', run.id)} by {run.who}: {run.reason}",)
 
 
 def _waits(gated: Gated, reason: str) -> Stopped:

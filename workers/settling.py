@@ -6,7 +6,6 @@ import re
 import zlib
 from dataclasses import replace
 from datetime import datetime, timedelta
-from decimal import Decimal
 from functools import lru_cache
 
 from schemas.backoff import parse_retry_after
@@ -14,7 +13,7 @@ from schemas.conversion import click_id_for
 from schemas.destination import Contract
 from schemas.exchange import Answer, Hop
 from schemas.lifecycle import AskAPerson, Decision, Fired, Reschedule, Settle, State, decide
-from schemas.postback import LostAttempt, Prepared, SettledAttempt
+from schemas.postback import LostAttempt, SettledAttempt
 from schemas.redaction import Redactor
 from schemas.verdict import Verdict, VerdictKind, judge
 from workers.rendering import Account
@@ -31,7 +30,7 @@ def settle_answer(answered: Answered, worker: str, now: datetime, draw: float) -
     verdict = judge(contract.answer_for(gated.adjustment), answer, _text(last), retry_after(answer, now))
     decision = decide(
         Fired(
-            attempt=gated.number,
+            attempt=gated.attempt,
             first_attempt_at=gated.first_attempt_at or gated.now,
             retry=contract.retry,
             dedupe=contract.dedupe_for(gated.adjustment),
@@ -68,17 +67,9 @@ def settle_answer(answered: Answered, worker: str, now: datetime, draw: float) -
         click_id=click_id,
         notes=prepared.notes,
         hops=tuple(masked(hop, redactor, click_id) for hop in answer.hops) if redactor else answer.hops,
-        told=_told(prepared),
+        told=prepared.told,
         adjustment=gated.adjustment,
     )
-
-
-def _told(prepared: Prepared) -> Decimal | None:
-    """The value to remember as the last one told, where the conversion's own does not say it."""
-    gated = prepared.gated
-    if gated.adjustment is None:
-        return prepared.value if prepared.value != gated.event.value else None
-    return prepared.value if gated.adjustment == "restatement" else None
 
 
 def settle_lost(lost: LostAttempt, contract: Contract, draw: float) -> SettledAttempt:
@@ -86,7 +77,7 @@ def settle_lost(lost: LostAttempt, contract: Contract, draw: float) -> SettledAt
     verdict = Verdict(VerdictKind.UNKNOWN, "the worker fell silent after the intent was recorded")
     decision = decide(
         Fired(
-            attempt=lost.number,
+            attempt=lost.attempt,
             first_attempt_at=lost.first_attempt_at,
             retry=contract.retry,
             dedupe=contract.dedupe_for(lost.adjustment),

@@ -11,6 +11,7 @@ from sqlalchemy import Connection, Engine, Row, TextClause, text
 
 from infra.db.engine import as_json
 from infra.store import correcting
+from infra.store.causes import OF_CAUSE
 from infra.store.destinations import read_version
 from infra.store.rulings import VOIDABLE_SQL, promote_duplicates
 from infra.store.search import Criteria, postback_conditions
@@ -31,6 +32,15 @@ class Selection:
     criteria: Criteria
     postback_id: int | None = None
     conversion_id: int | None = None
+    cause: str | None = None
+    """Key of what ended it, as ``infra.store.causes`` gives it."""
+
+    @property
+    def is_narrow(self) -> bool:
+        """Whether an index leads straight to all that match."""
+        asked = self.criteria
+        points = (self.postback_id, self.conversion_id, asked.order_id, asked.click_id, asked.event_id)
+        return any(point is not None for point in points)
 
     def conditions(self) -> tuple[str, dict[str, Any]]:
         where, values = postback_conditions(self.criteria)
@@ -38,7 +48,14 @@ class Selection:
             where += " AND p.id = :postback_id"
         if self.conversion_id is not None:
             where += " AND p.conversion_id = :conversion_id"
-        return where, values | {"postback_id": self.postback_id, "conversion_id": self.conversion_id}
+        if self.cause is not None:
+            where += f" AND {OF_CAUSE}"
+        own = {
+            "postback_id": self.postback_id,
+            "conversion_id": self.conversion_id,
+            "cause": self.cause,
+        }
+        return where, values | own
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,7 +149,7 @@ def _look(  # noqa: PLR0913, PLR0917 — what matches, from where to where, how 
     where, values = selection.conditions()
     query = f"""
         SELECT p.id, p.conversion_id, p.state, p.attempts, p.release_at, p.expires_at, p.void_reason,
-            (p.due_at = 'infinity') IS TRUE AS waits_for_hand, p.let_go_at IS NOT NULL AS let_go, now() AS now
+            (p.due_at = 'infinity') IS TRUE AS waits_for_hand, p.let_go_at IS NOT NULL AS let_go, p.falls_back, now() AS now
         {_MATCHING} {where} AND p.id > :after AND p.id <= :last ORDER BY p.id LIMIT :limit"""
     query += " FOR UPDATE OF p" if lock else ""
     return _run(connection, query, values | {"after": after, "last": last, "limit": limit})
@@ -148,6 +165,7 @@ def _answer(errand: Errand, row: Row[Any]) -> Answer:
         void_reason=row.void_reason,
         waits_for_hand=row.waits_for_hand,
         let_go=row.let_go,
+        falls_back=None if row.falls_back is None else State(row.falls_back),
     )
     return Answer(row.id, row.conversion_id, state, row.release_at, decide(errand, postback, row.now))
 

@@ -10,6 +10,8 @@ from sqlalchemy import Connection, Engine, text
 
 from infra import version
 from infra.db.engine import as_json, copy_rows
+from infra.store import correcting
+from infra.store.destinations import read_version
 from infra.store.firing import HOP_COLUMNS, hop_row
 from infra.store.rulings import promote_duplicates
 from infra.store.transactions import retried
@@ -20,8 +22,9 @@ from schemas.postback import SettledCheck
 # released goes before all that is due since its window ended: behind a long queue its confirmation would grow stale.
 _MOVE = text("""
     UPDATE postbacks p
-    SET state = CASE WHEN r.move = 'void' THEN 'voided' WHEN p.attempts = 0 THEN 'held' ELSE 'retrying' END,
-        void_reason = coalesce(r.void_reason, p.void_reason), reason = r.reason, lease_token = NULL,
+    SET state = CASE WHEN r.move = 'void' THEN coalesce(p.falls_back, 'voided') WHEN p.attempts = 0 THEN 'held' ELSE 'retrying' END,
+        void_reason = CASE WHEN p.falls_back IS NULL THEN coalesce(r.void_reason, p.void_reason) END,
+        reason = r.reason, lease_token = NULL, falls_back = CASE WHEN r.move <> 'void' THEN p.falls_back END,
         due_at = CASE r.move WHEN 'release' THEN p.release_at
             WHEN 'again' THEN now() + make_interval(secs => r.delay_s) END,
         settled_at = CASE WHEN r.move = 'void' THEN now() END,
@@ -67,6 +70,7 @@ def _settle(connection: Connection, checks: Sequence[SettledCheck]) -> CheckSett
     ordered = sorted(checks, key=lambda check: check.postback_id)
     moved = connection.execute(_MOVE, {"rows": as_json([_move_row(check) for check in ordered])}).all()
     states = {row.check_id: State(row.state) for row in moved}
+    _look_again(connection, sorted(row.id for row in moved if row.state == State.DELIVERED))
     promote_duplicates(connection, sorted(row.id for row in moved if row.state == State.VOIDED))
     fresh = _without_rows(connection, ordered, states)
     again = {row.check_id: row.asks_again_at for row in moved}
@@ -74,6 +78,11 @@ def _settle(connection: Connection, checks: Sequence[SettledCheck]) -> CheckSett
     numbers = connection.execute(_RECORD, {"rows": as_json(rows), "worker_version": version.VERSION}).all()
     copy_rows(connection, "hops", HOP_COLUMNS, (hop_row(check, hop) for check in fresh for hop in check.hops))
     return CheckSettlement(states, {row.id: row.number for row in numbers})
+
+
+def _look_again(connection: Connection, ids: list[int]) -> None:
+    """Delivered before, and not fired again: what stands may have changed while it waited for that."""
+    correcting.look_again(connection, ids, lambda number: read_version(connection, number))
 
 
 def _without_rows(

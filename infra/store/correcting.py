@@ -120,7 +120,8 @@ def _withdraw(connection: Connection, looked: list[_Looked]) -> None:
     if looked:
         connection.execute(
             text("""
-            UPDATE postbacks SET state = 'voided', void_reason = 'withdrawn', due_at = NULL, lease_token = NULL,
+            UPDATE postbacks SET state = coalesce(falls_back, 'voided'), falls_back = NULL,
+                void_reason = CASE WHEN falls_back IS NULL THEN 'withdrawn' END, due_at = NULL, lease_token = NULL,
                 reason = 'withdrawn: what it was to tell does not stand any more', settled_at = clock_timestamp()
             WHERE id = ANY(:ids) AND state IN ('held', 'leased', 'retrying')"""),
             {"ids": [each.correction.withdraw for each in looked]},

@@ -28,6 +28,7 @@ from schemas.postback import (
     Gated,
     LostAttempt,
     Prepared,
+    Run,
     SettledAttempt,
     SettledCheck,
     Stopped,
@@ -42,22 +43,26 @@ _LOCK_LEASED = text("""
 # value under the same locks, and joined to them the value would be as old as the waiting.
 _READ_LEASED = text("""
     SELECT p.id, p.version_id, p.attempts, p.had_unknown, p.first_attempt_at, p.expires_at, c.net_value, c.outcomes,
+        p.budget_from, p.falls_back, p.run_id, rn.who AS run_who, rn.reason AS run_reason,
         c.value, c.event::text AS event, c.matched, nextval('attempt_ids') AS attempt_id, now() AS now, p.asked, p.asked_since,
         p.confirmed_at, p.let_go_at IS NOT NULL AS let_go, p.adjustment, o.reported, o.retracted_at IS NOT NULL AS retracted,
         o.void_reason = 'by_hand' AS by_hand
     FROM postbacks p JOIN conversions c ON c.id = p.conversion_id LEFT JOIN postbacks o ON o.id = p.adjusts
+        LEFT JOIN replay_runs rn ON rn.id = p.run_id
     WHERE p.id = ANY(:ids) ORDER BY p.id""")
 
 # A lease that waited long for a worker is renewed, so that the attempt has most of it ahead. A fresh one is left alone:
 # its end is an indexed column, and the update stays HOT.
 _RECORD_INTENTS = text("""
     WITH r AS (
-        SELECT * FROM json_to_recordset(:rows) AS r(id bigint, attempt_id bigint, number smallint, url text)),
+        SELECT * FROM json_to_recordset(:rows) AS r(id bigint, attempt_id bigint, number smallint, url text,
+            sending numeric)),
     intent AS (
         INSERT INTO intents (attempt_id, postback_id, number, intent_at, worker, url)
         SELECT attempt_id, id, number, now(), :worker, url FROM r)
     UPDATE postbacks p
     SET state = 'firing', attempts = r.number, attempt_id = r.attempt_id, overtaken = false,
+        sending = r.sending, falls_back = CASE p.falls_back WHEN 'delivered' THEN p.falls_back END,
         first_attempt_at = coalesce(p.first_attempt_at, now()),
         due_at = CASE WHEN p.due_at < now() + make_interval(secs => :lease_s * 0.75)
             THEN now() + make_interval(secs => :lease_s) ELSE p.due_at END
@@ -73,17 +78,25 @@ _STOP = text("""
     SET state = r.state, reason = coalesce(r.reason, p.reason), lease_token = NULL,
         void_reason = coalesce(r.void_reason, p.void_reason),
         due_at = now() + make_interval(secs => r.delay_s),
-        settled_at = CASE WHEN r.delay_s IS NULL THEN now() END
+        settled_at = CASE WHEN r.delay_s IS NULL THEN now() END,
+        falls_back = CASE WHEN r.delay_s IS NOT NULL THEN p.falls_back END
     FROM json_to_recordset(:rows) AS r(id bigint, state text, reason text, delay_s float8, void_reason text)
     WHERE p.id = r.id""")
 
 # Fenced by id, state and lease token: of a rescued attempt's late worker no row is touched, and nothing is settled
-# twice. A void that arrived while the attempt was on the wire wins over a further attempt.
+# twice. A void that arrived while the attempt was on the wire wins over a further attempt. What was delivered before a
+# person fired it again stays that, whatever comes of it; what stands may have changed while it did, so it is looked at.
 _SETTLE = text("""
     UPDATE postbacks p
-    SET state = CASE WHEN r.state = 'retrying' AND p.void_reason IS NOT NULL THEN 'voided' ELSE r.state END,
+    SET state = CASE WHEN p.falls_back IS NOT NULL AND (r.state <> 'retrying' OR p.void_reason IS NOT NULL)
+            THEN p.falls_back
+            ELSE CASE WHEN r.state = 'retrying' AND p.void_reason IS NOT NULL THEN 'voided' ELSE r.state END END,
         due_at = CASE WHEN p.void_reason IS NULL THEN r.next_attempt_at END,
-        reason = CASE WHEN r.state = 'retrying' AND p.void_reason IS NOT NULL THEN p.void_reason ELSE r.reason END,
+        reason = CASE WHEN p.falls_back IS NOT NULL AND r.state NOT IN ('delivered', 'retrying')
+                THEN 'delivered before; fired again, it came to ' || r.state || ': ' || r.reason
+            WHEN r.state = 'retrying' AND p.void_reason IS NOT NULL THEN p.void_reason ELSE r.reason END,
+        overtaken = p.overtaken OR p.falls_back IS NOT NULL,
+        falls_back = CASE WHEN r.state = 'retrying' AND p.void_reason IS NULL THEN p.falls_back END,
         settled_at = CASE WHEN r.state <> 'retrying' OR p.void_reason IS NOT NULL THEN now() END,
         had_unknown = p.had_unknown OR r.unknown, lease_token = NULL,
         reported = CASE WHEN r.state = 'delivered' THEN r.told ELSE p.reported END
@@ -102,8 +115,9 @@ _ENDED = text(
 
 _LOCK_LOST = text("""
     SELECT p.id, p.lease_token, p.attempt_id, p.attempts, p.version_id, p.first_attempt_at, p.expires_at,
-        p.had_unknown, p.adjustment, c.event::text AS event, c.matched, i.worker, i.intent_at, now() AS now
-    FROM postbacks p JOIN conversions c ON c.id = p.conversion_id
+        p.had_unknown, p.adjustment, c.event::text AS event, c.matched, i.worker, i.intent_at, now() AS now,
+        p.budget_from, p.run_id, rn.who AS run_who, rn.reason AS run_reason
+    FROM postbacks p JOIN conversions c ON c.id = p.conversion_id LEFT JOIN replay_runs rn ON rn.id = p.run_id
         JOIN intents i ON i.attempt_id = p.attempt_id AND i.postback_id = p.id
     WHERE p.due_at <= now() AND p.state = 'firing'
     ORDER BY p.id LIMIT :limit FOR UPDATE OF p SKIP LOCKED""")
@@ -178,6 +192,9 @@ def gate(  # noqa: PLR0913 — what is claimed, by whom, for how long, and how i
                     asked_since=row.asked_since,
                     confirmed_at=row.confirmed_at,
                     let_go=row.let_go,
+                    run=_run(row),
+                    budget_from=row.budget_from,
+                    falls_back=None if row.falls_back is None else State(row.falls_back),
                 )
             )
             for row in rows
@@ -255,6 +272,8 @@ def settle_lost(
                     event=_event(row),
                     now=row.now,
                     adjustment=row.adjustment,
+                    run=_run(row),
+                    budget_from=row.budget_from,
                 )
             )
             for row in rows
@@ -264,6 +283,10 @@ def settle_lost(
         return settled
 
     return retried(engine, run)
+
+
+def _run(row: Row[Any]) -> Run | None:
+    return None if row.run_id is None else Run(row.run_id, row.run_who, row.run_reason)
 
 
 def _correction(row: Row[Any]) -> Correction | None:
@@ -291,6 +314,7 @@ def _record_intents(connection: Connection, prepared: list[Prepared], worker: st
                 "attempt_id": p.gated.attempt_id,
                 "number": p.gated.number,
                 "url": p.shown_url,
+                "sending": None if p.told is None else str(p.told),
             }
             for p in prepared
         ]
@@ -299,24 +323,31 @@ def _record_intents(connection: Connection, prepared: list[Prepared], worker: st
 
 def _stop(connection: Connection, stopped: list[Stopped]) -> None:
     if stopped:
-        rows = [
-            {
-                "id": s.gated.postback_id,
-                "state": s.state,
-                "reason": s.reason,
-                "delay_s": s.delay_s,
-                "void_reason": s.void_reason,
-            }
-            for s in stopped
-        ]
         adjustments = [s.gated.postback_id for s in stopped if s.gated.correction is not None]
+        returned = [s.gated.postback_id for s in stopped if _returns(s)]
         _lock_corrected(connection, adjustments)
-        connection.execute(_STOP, {"rows": as_json(rows)})
-        if adjustments:
-            _follow_up(connection, connection.execute(_ENDED, {"ids": adjustments}).all())
-        promote_duplicates(
-            connection, [s.gated.postback_id for s in stopped if s.state in {State.EXPIRED, State.VOIDED}]
-        )
+        connection.execute(_STOP, {"rows": as_json(map(_stop_row, stopped))})
+        if adjustments or returned:
+            ended = connection.execute(_ENDED, {"ids": [*adjustments, *returned]}).all()
+            _follow_up(connection, ended)
+        gone = [s for s in stopped if s.state in {State.EXPIRED, State.VOIDED} and not _returns(s)]
+        promote_duplicates(connection, [s.gated.postback_id for s in gone])
+
+
+def _returns(stopped: Stopped) -> bool:
+    """Whether a person fired again what the network has, or may have: it is that again."""
+    return stopped.delay_s is None and stopped.gated.falls_back is not None
+
+
+def _stop_row(stopped: Stopped) -> dict[str, Any]:
+    back = stopped.gated.falls_back if _returns(stopped) else None
+    return {
+        "id": stopped.gated.postback_id,
+        "state": back or stopped.state,
+        "reason": f"fired again, it came to nothing: {stopped.reason}" if back else stopped.reason,
+        "delay_s": stopped.delay_s,
+        "void_reason": None if back else stopped.void_reason,
+    }
 
 
 def _settle(connection: Connection, attempts: Sequence[SettledAttempt]) -> Settlement:

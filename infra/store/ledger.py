@@ -138,6 +138,11 @@ _LOSSES = """
     FROM postbacks p JOIN conversions c ON c.id = p.conversion_id
     WHERE p.lost_at IS NOT NULL GROUP BY 1 ORDER BY 1"""
 
+# What stands of it, or what it had come to when it was put back or another run took it up.
+_REPLAYS = """
+    SELECT coalesce(r.came_to, p.state) AS came_to, count(*) AS postbacks
+    FROM replays r JOIN postbacks p ON p.id = r.postback_id WHERE r.refused IS NULL GROUP BY 1 ORDER BY 1"""
+
 _ATTEMPTS = """
     SELECT (SELECT count(*) FROM intents) AS intents,
         (SELECT count(*) FROM attempts) AS settled,
@@ -149,9 +154,18 @@ _ATTEMPTS = """
 _NEVER = (
     (
         "delivered_without_attempt",
-        "delivered, but no attempt was answered so",
+        "delivered, but no attempt was answered so, and no person signed that it is",
         """SELECT count(*) FROM postbacks p WHERE p.state = 'delivered' AND NOT EXISTS (
-        SELECT FROM attempts a WHERE a.postback_id = p.id AND a.state = 'delivered')""",
+        SELECT FROM attempts a WHERE a.postback_id = p.id AND a.state = 'delivered')
+        AND (p.settled_by IS NULL OR NOT EXISTS (
+            SELECT FROM audit s WHERE s.postback_id = p.id AND s.action = 'postback.settle' AND s.who = p.settled_by))""",
+    ),
+    (
+        "fired_again_unsigned",
+        "attempts by a replay that nobody signed",
+        """SELECT count(*) FROM attempts a WHERE a.trigger = 'replay' AND NOT EXISTS (
+        SELECT FROM audit s WHERE s.postback_id = a.postback_id AND s.action = 'postback.replay'
+            AND s.at <= a.intent_at)""",
     ),
     (
         "voided_but_delivered",
@@ -215,6 +229,7 @@ def read_ledger(engine: Engine) -> Ledger:
             *_arrival_entries(arrivals),
             *_postback_entries(arrivals.planned, sum(row.ordered for row in counted), states, adjustments),
             *_attempt_entries(connection, sum(row.attempts for row in counted)),
+            *_replay_entries(connection),
             *(_never(connection, *each) for each in _NEVER),
         )
         losses = tuple(Loss(**row._mapping) for row in connection.execute(text(_LOSSES)))
@@ -282,6 +297,27 @@ def _attempt_entries(connection: Connection, attempts_made: int) -> tuple[Entry,
         ),
         Entry(
             "intents", "every intent has an outcome, or is on the wire", Term("intents", row.intents), ended
+        ),
+    )
+
+
+def _replay_entries(connection: Connection) -> tuple[Entry, Entry]:
+    runs = "SELECT coalesce(sum(moved), 0)::bigint AS moved, coalesce(sum(refused), 0)::bigint AS refused FROM replay_runs"
+    sums = connection.execute(text(runs)).one()
+    came_to = tuple(Term(row.came_to, row.postbacks) for row in connection.execute(text(_REPLAYS)))
+    refused = connection.execute(text("SELECT count(*) FROM replays WHERE refused IS NOT NULL")).scalar_one()
+    return (
+        Entry(
+            "replays",
+            "every postback that a person fires again comes to something",
+            Term("postbacks moved, by run", sums.moved),
+            came_to or (Term("replays", 0),),
+        ),
+        Entry(
+            "replays_refused",
+            "every postback that is not fired again says why not",
+            Term("postbacks refused, by run", sums.refused),
+            (Term("refusals with a reason", refused),),
         ),
     )
 

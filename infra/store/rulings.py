@@ -35,6 +35,8 @@ class Found:
     void_reason: str | None
     attempts: int
     first_attempt_at: datetime | None
+    falls_back: State | None = None
+    """What it is again, if a person fired it again and that comes to nothing."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,7 +52,7 @@ class Ruled:
 LOCK = text("SELECT id FROM postbacks WHERE conversion_id = ANY(:ids) ORDER BY id FOR UPDATE")
 # A statement of its own: it sees what was committed while the locks were waited for.
 READ = text("""
-    SELECT id, conversion_id, version_id, state, release_at, void_reason, attempts, first_attempt_at
+    SELECT id, conversion_id, version_id, state, release_at, void_reason, attempts, first_attempt_at, falls_back
     FROM postbacks WHERE conversion_id = ANY(:ids) AND adjusts IS NULL ORDER BY id""")
 
 
@@ -65,7 +67,7 @@ def lock(connection: Connection, conversion_ids: list[int]) -> list[Found]:
     return [
         Found(
             row.id, row.conversion_id, row.version_id, State(row.state), row.release_at, row.void_reason,
-            row.attempts, row.first_attempt_at,
+            row.attempts, row.first_attempt_at, None if row.falls_back is None else State(row.falls_back),
         )
         for row in connection.execute(READ, {"ids": conversion_ids})
     ]  # fmt: skip
@@ -80,6 +82,7 @@ def carry_out(connection: Connection, now: datetime, ruled: list[Ruled]) -> None
     _end_windows(connection, now, [each for each in ruled if each.ruling.release_early])
     _wish(connection, [each for each in ruled if each.ruling.wish])
     _void(connection, [each for each in ruled if each.ruling.void])
+    _return(connection, [each for each in ruled if each.ruling.returns])
     overtaken = [each.found.id for each in ruled if each.found.state is State.FIRING]
     if overtaken:
         connection.execute(
@@ -126,6 +129,21 @@ def _void(connection: Connection, ruled: list[Ruled]) -> None:
     promote_duplicates(connection, sorted(voided))
 
 
+def _return(connection: Connection, ruled: list[Ruled]) -> None:
+    """Fired again by a person, and taken back before it fired: the network has it or may have it, as before."""
+    if not ruled:
+        return
+    rows = [{"id": each.found.id, "reason": each.ruling.returns} for each in ruled]
+    connection.execute(
+        text(f"""
+        UPDATE postbacks p SET state = p.falls_back, falls_back = NULL, due_at = NULL, lease_token = NULL,
+            reason = 'fired again, it came to nothing: ' || r.reason, settled_at = clock_timestamp()
+        FROM json_to_recordset(:rows) AS r(id bigint, reason text)
+        WHERE p.id = r.id AND p.falls_back IS NOT NULL AND p.state IN {VOIDABLE_SQL}"""),  # noqa: S608 — literals of ours
+        {"rows": as_json(rows)},
+    )
+
+
 def _wish(connection: Connection, ruled: list[Ruled]) -> None:
     """What is on the wire cannot be voided, but makes no further attempt; a duplicate can no longer be promoted."""
     if not ruled:
@@ -148,7 +166,7 @@ def _unwish(connection: Connection, ruled: list[Ruled]) -> None:
     ended = connection.execute(
         text("""
         SELECT DISTINCT first.id FROM postbacks d JOIN postbacks first ON first.id = d.duplicate_of
-        WHERE d.id = ANY(:ids) AND d.state = 'duplicate' AND first.state IN ('voided', 'expired')"""),
+        WHERE d.id = ANY(:ids) AND d.state = 'duplicate' AND (first.state IN ('voided', 'expired') OR first.freed)"""),
         {"ids": ids},
     ).scalars()
     promote_duplicates(connection, sorted(ended))

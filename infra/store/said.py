@@ -36,11 +36,7 @@ class Done:
             parts.append(over)
         late = self._late()
         said = "; ".join([*parts, *late]) or _nothing(signal)
-        told = any(
-            self.corrected[number].told
-            for number in self._ids(state=State.DELIVERED)
-            if number in self.corrected
-        )
+        told = any(self.corrected[number].told for number in self._delivered() if number in self.corrected)
         return bool(parts) or told, subject + said
 
     @property
@@ -55,6 +51,15 @@ class Done:
             and all(bool(getattr(each.ruling, name)) is wanted for name, wanted in ruling.items())
         ]
 
+    def _delivered(self) -> list[int]:
+        """Those that the network has: also one that a person was about to fire again."""
+        return [
+            each.found.id
+            for each in self.ruled
+            if each.found.state is State.DELIVERED
+            or (each.ruling.returns and each.found.falls_back is State.DELIVERED)
+        ]
+
     def _moved(self) -> list[str]:
         reasons = dict.fromkeys(each.ruling.void for each in self.ruled if each.ruling.void)
         parts = [
@@ -63,6 +68,7 @@ class Done:
         ]
         parts += [wish(number) for number in self._ids(state=State.FIRING, wish=True)]
         for words, numbers in (
+            ("stopped the replay of", self._ids(returns=True)),
             ("reinstated", self._ids(reinstate=True)),
             ("ended the window of", self._ids(release_early=True)),
         ):
@@ -75,7 +81,7 @@ class Done:
         firing = self._ids(state=State.FIRING, wish=False)
         if firing and self._new_value:
             parts.append(f"{_names(firing)} was on the wire with the value before")
-        told = [number for number in self._ids(state=State.DELIVERED) if number in self.corrected]
+        told = [number for number in self._delivered() if number in self.corrected]
         if told:
             value = " with the value before" if self._new_value and self.case.result.net_value else ""
             parts.append(f"late: {_names(told)} had been delivered{value}")

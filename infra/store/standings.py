@@ -46,7 +46,7 @@ def apply(  # noqa: PLR0913 — what is applied to what, by which versions, as o
     version = partial(destinations.version, connection=connection)
     ruled = [_rule(cases[each.conversion_id], each, version(each.version_id), now) for each in found]
     rulings.carry_out(connection, now, ruled)
-    late = [each.found.id for each in ruled if each.found.state is State.DELIVERED]
+    late = [each.found.id for each in ruled if each.found.state is State.DELIVERED or each.ruling.returns]
     corrected = correcting.look_again(connection, late, version)
     of: dict[int, list[Ruled]] = defaultdict(list)
     for each in ruled:
@@ -75,7 +75,7 @@ def _cases(
 def _rule(case: Case, found: Found, version: DestinationVersion, now: datetime) -> Ruled:
     policy = version.contract.destination.hold_for(case.conversion)
     before = case.conversion.outcomes
-    postback = Postback(found.state, found.release_at, found.void_reason, before)
+    postback = Postback(found.state, found.release_at, found.void_reason, before, found.falls_back)
     return Ruled(
         found, version.contract, policy, rule(postback, policy, case.result.outcomes, case.confirmed, now)
     )

@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from schemas.backoff import RetryPolicy
 from schemas.lifecycle import (
     FINAL,
+    PERSONAL,
     TABLE,
     VOIDABLE,
     AskAPerson,
@@ -58,21 +59,39 @@ SIGNALLED = {State.DUPLICATE, State.VOIDED}
 
 
 def _reachable(start: State) -> set[State]:
-    """Every state that some path of the table leads to, the start included, with no signal on the way."""
+    """Every state that some path of the table leads to, the start included, with no signal and no person on the way."""
     reached, ahead = {start}, [start]
     while ahead:
         state = ahead.pop()
-        for targets in TABLE[state].values() if state not in SIGNALLED else ():
+        for move, targets in TABLE[state].items() if state not in SIGNALLED else ():
+            if move in PERSONAL:
+                continue
             ahead += targets - reached
             reached |= targets
     return reached
 
 
 def test_no_path_fires_after_an_end() -> None:
-    """From no final state does anything lead to firing unless a signal withdraws what ended it."""
+    """From no final state does anything lead to firing unless a signal withdraws what ended it, or a person fires it again:
+    and what is voided or a duplicate no person does."""
     assert all(State.FIRING not in _reachable(state) for state in FINAL)
     assert TABLE[State.DUPLICATE] == {Move.PROMOTE: {State.HELD}}
     assert TABLE[State.VOIDED].keys() == {Move.REINSTATE}
+    replayed = {state for state, moves in TABLE.items() if Move.REPLAY in moves}
+    assert replayed == FINAL - SIGNALLED
+    waiting = {State.HELD, State.RETRYING}
+    assert all(TABLE[state][Move.REPLAY] <= waiting for state in replayed)
+
+
+def test_what_a_replay_comes_back_to_is_what_can_be_replayed() -> None:
+    """Whatever may be put back is a state that a replay leaves; from the wire only what was delivered comes back."""
+    back = {state: moves[Move.RETURN] for state, moves in TABLE.items() if Move.RETURN in moves}
+    assert back.keys() == VOIDABLE | {State.FIRING}
+    assert set().union(*back.values()) == {state for state, moves in TABLE.items() if Move.REPLAY in moves}
+    assert back[State.FIRING] == {State.DELIVERED}
+    # Never attempted is held: what had an attempt does not come back to it.
+    left = {state for state, moves in TABLE.items() if State.HELD in moves.get(Move.REPLAY, ())}
+    assert back[State.HELD] == left
 
 
 def test_every_void_ends_in_voided() -> None:
@@ -100,9 +119,11 @@ def test_every_postback_can_reach_an_end() -> None:
 
 
 def test_the_table_knows_every_state() -> None:
-    """Every state has its row, and nothing leaves a final one but what a signal moves."""
+    """Every state has its row, and nothing leaves a final one but what a signal or a person moves."""
     assert TABLE.keys() == set(State)
-    assert {state for state, moves in TABLE.items() if moves} - SIGNALLED == set(State) - FINAL
+    assert {state for state, moves in TABLE.items() if moves.keys() - PERSONAL} - SIGNALLED == set(
+        State
+    ) - FINAL
 
 
 @quick

@@ -1,0 +1,246 @@
+"""Looking at postbacks that are to be fired again: what the rules want to know of each, read under its lock or without."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+from sqlalchemy import Connection, Row, text
+
+from infra.store.by_hand import Selection
+from infra.store.dedupe import read_holders
+from infra.store.destinations import read_version
+from schemas.adjustment import NOTHING, credited, kind_of, stands
+from schemas.click import read_matches
+from schemas.conversion import attributed, click_id_for, dedupe_key, unrenderable
+from schemas.destination import Contract, DestinationVersion
+from schemas.event import ConversionEvent, read_stored
+from schemas.lifecycle import State
+from schemas.replaying import PER_SECOND, Decision, Postback, Rival, decide
+from schemas.verdict import Dedupe
+
+STRIDE = 50_000
+"""Ids that one statement walks over at most: of few matches among many postbacks none takes long."""
+
+# In the order of ids that all keep to: what a correction corrects before it, and each before its own corrections.
+LOCK = text("""
+    SELECT id FROM postbacks WHERE id = ANY(:ids) OR adjusts = ANY(:ids)
+        OR id = ANY(ARRAY(SELECT adjusts FROM postbacks WHERE id = ANY(:ids) AND adjusts IS NOT NULL))
+    ORDER BY id FOR UPDATE""")
+
+_READ = """
+    SELECT p.id, p.conversion_id, p.version_id, p.state, p.attempts, p.release_at, p.expires_at, p.had_unknown, p.reason,
+        p.void_reason, p.retracted_at, p.adjustments, p.adjustment, p.adjusts, p.freed, p.settled_at, p.first_attempt_at,
+        p.budget_from, p.run_id, v.destination, c.event::text AS event, c.matched, c.name, c.value, c.currency, c.net_value,
+        c.outcomes, now() AS now, latest.verdict = 'duplicate' AS called_duplicate,
+        original.state AS of_state, original.reported AS of_reported, original.retracted_at AS of_retracted_at,
+        original.void_reason AS of_void_reason, EXISTS (
+            SELECT FROM postbacks other WHERE other.adjusts = p.adjusts AND other.adjusts IS NOT NULL
+                AND other.id <> p.id AND other.state IN ('held', 'leased', 'firing', 'retrying')) AS correcting
+    FROM postbacks p JOIN conversions c ON c.id = p.conversion_id JOIN destination_versions v ON v.id = p.version_id
+        LEFT JOIN postbacks original ON original.id = p.adjusts
+        LEFT JOIN LATERAL (SELECT a.verdict FROM attempts a WHERE a.postback_id = p.id AND p.state = 'rejected'
+            ORDER BY a.number DESC, a.id DESC LIMIT 1) latest ON true
+    WHERE p.id = ANY(:ids) AND {where} ORDER BY p.id"""
+
+
+@dataclass(frozen=True, slots=True)
+class Options:
+    """How a run fires again: whether against warnings, under which version, and how many a second."""
+
+    force: bool = False
+    with_current_version: bool = False
+    per_second: float = PER_SECOND
+
+
+@dataclass(frozen=True, slots=True)
+class Looked:
+    """A postback as it stands, the version it would be fired under, and what the rules say.
+
+    ``key``: the dedupe key that it has to claim before it may fire, None if it holds its own.
+    """
+
+    row: Row[Any]
+    version: DestinationVersion
+    event: ConversionEvent
+    key: bytes | None
+    decision: Decision
+
+    @property
+    def click_id(self) -> str | None:
+        return click_id_for(self.version.contract, self.event)
+
+
+@dataclass(frozen=True, slots=True)
+class Stretch:
+    """Ids of postbacks that match, in order, and how far that was looked."""
+
+    ids: list[int]
+    upto: int
+
+
+def next_stretch(  # noqa: PLR0913, PLR0917 — what matches, from where to where, for which run, and how many
+    connection: Connection, selection: Selection, after: int, last: int, limit: int, run_id: int | None
+) -> Stretch:
+    """The next postbacks that match, but for those that the run has looked at before and not put back."""
+    where, values = selection.conditions()
+    upto = last if selection.is_narrow else min(last, after + STRIDE)
+    query = f"""
+        SELECT p.id FROM postbacks p JOIN conversions c ON c.id = p.conversion_id
+        WHERE {where} AND p.id > :after AND p.id <= :upto AND NOT EXISTS (
+            SELECT FROM replays r WHERE r.run_id = :run AND r.postback_id = p.id AND r.came_to IS DISTINCT FROM 'put back')
+        ORDER BY p.id LIMIT :limit"""  # noqa: S608 — fixed fragments
+    given = values | {"after": after, "upto": upto, "limit": limit, "run": run_id}
+    ids = list(execute(connection, query, given).scalars())
+    return Stretch(ids, upto if len(ids) < limit else ids[-1])
+
+
+def look(
+    connection: Connection,
+    selection: Selection,
+    ids: Sequence[int],
+    options: Options,
+    *,
+    lock: bool = True,
+) -> list[Looked]:
+    """Those of ``ids`` that still match, in their order, with a decision on each.
+
+    Of two of one batch that their network would take for one another, the first is looked at as if it fired.
+    """
+    where, values = selection.conditions()
+    rows = execute(connection, _READ.format(where=where), values | {"ids": list(ids)}).all()
+    versions = Versions(connection)
+    wanted = {
+        row.id: versions.current(row.destination)
+        if options.with_current_version
+        else versions.read(row.version_id)
+        for row in rows
+    }
+    events = {row.id: _event(row) for row in rows}
+    keys = {
+        row.id: key
+        for row in rows
+        if (key := _key(row, versions, wanted[row.id], events[row.id])) is not None
+    }
+    holders = read_holders(connection, set(keys.values()), lock=lock) if keys else {}
+    rivals = {key: Rival(holder.id, holder.state) for key, holder in holders.items() if not holder.gives_away}
+    found = []
+    for row in rows:
+        version, key = wanted[row.id], keys.get(row.id)
+        rival = rivals.get(key) if key is not None else None
+        if rival is not None and rival.postback_id == row.id:
+            rival = None
+        postback = _postback(
+            row, version or versions.read(row.version_id), events[row.id], rival, retired=version is None
+        )
+        decision = decide(postback, row.now, force=options.force)
+        claims = key if rival is None else None
+        found.append(Looked(row, version or versions.read(row.version_id), events[row.id], claims, decision))
+        if key is not None and rival is None and not hasattr(decision, "why"):
+            rivals[key] = Rival(row.id, State.RETRYING)
+    return found
+
+
+class Versions:
+    """Destination versions as they are read over one connection, each once."""
+
+    def __init__(self, connection: Connection) -> None:
+        self._connection = connection
+        self._by_id: dict[int, DestinationVersion] = {}
+        self._current: dict[str, DestinationVersion | None] = {}
+
+    def read(self, number: int) -> DestinationVersion:
+        if number not in self._by_id:
+            self._by_id[number] = read_version(self._connection, number)
+        return self._by_id[number]
+
+    def current(self, destination: str) -> DestinationVersion | None:
+        """None once it is retired."""
+        if destination not in self._current:
+            query = text("SELECT id FROM destination_versions WHERE destination = :name AND current")
+            number = self._connection.execute(query, {"name": destination}).scalar_one_or_none()
+            self._current[destination] = None if number is None else self.read(number)
+        return self._current[destination]
+
+
+def _key(
+    row: Row[Any], versions: Versions, version: DestinationVersion | None, event: ConversionEvent
+) -> bytes | None:
+    """The key that it has to claim: it never did (it could not be rendered), gave it away, or fires under another."""
+    if row.adjusts is not None or version is None:
+        return None
+    key = dedupe_key(version.contract, event)
+    unclaimed = row.state == State.REJECTED and not row.attempts
+    moved = version.id != row.version_id and key != dedupe_key(versions.read(row.version_id).contract, event)
+    return key if unclaimed or row.freed or row.state == State.EXPIRED or moved else None
+
+
+def _event(row: Row[Any]) -> ConversionEvent:
+    event = read_stored(row.event)
+    assert isinstance(event, ConversionEvent)
+    return attributed(event, read_matches(row.matched))
+
+
+def _postback(
+    row: Row[Any], version: DestinationVersion, event: ConversionEvent, rival: Rival | None, *, retired: bool
+) -> Postback:
+    contract, state = version.contract, State(row.state)
+    renders = state is not State.REJECTED or not (row.reason or "").startswith("cannot be rendered")
+    return Postback(
+        state=state,
+        attempts=row.attempts,
+        release_at=row.release_at,
+        dedupe=_dedupe(row, contract),
+        expires_at=row.expires_at,
+        had_unknown=row.had_unknown,
+        called_duplicate=bool(row.called_duplicate),
+        void_reason=row.void_reason,
+        taken_back=contract.destination.hold_for(row).void_reason(frozenset(row.outcomes)),
+        retracted=row.retracted_at is not None,
+        corrections=row.adjustments,
+        rival=rival,
+        unrenderable=None if renders or row.adjusts else unrenderable(contract, event),
+        retired=retired,
+        adjustment=row.adjusts is not None,
+        stands=row.adjusts is None or _still_to_be_told(row, contract),
+    )
+
+
+def _dedupe(row: Row[Any], contract: Contract) -> Dedupe:
+    """What the network does with it a second time, now: one that knows a repeat for a while counts it twice after that."""
+    known = contract.network.dedupe_window if row.adjusts is None else None
+    since = row.first_attempt_at or row.settled_at
+    if known is not None and since is not None and row.now > since + known:
+        return Dedupe.COUNTED_TWICE
+    return contract.dedupe_for(row.adjustment)
+
+
+def _still_to_be_told(row: Row[Any], contract: Contract) -> bool:
+    """Whether a correction tells what has to be told now, and nothing else is about to."""
+    reported = row.value if row.of_reported is None else row.of_reported
+    told = NOTHING if row.of_retracted_at is not None else credited(contract, reported)
+    standing = stands(contract, row, row.net_value, row.outcomes, row.of_void_reason)
+    wanted = None if told == standing else kind_of(contract, told, standing)
+    return row.of_state == State.DELIVERED and wanted == row.adjustment and not row.correcting
+
+
+def execute(connection: Connection, statement: str, values: dict[str, Any]) -> Any:
+    """Run a statement with those of ``values`` that it names."""
+    bound = text(statement)
+    return connection.execute(bound, {name: values[name] for name in bound.compile().params})
+
+
+def needing_keys(looked: Collection[Looked]) -> dict[bytes, int]:
+    """Keys to be claimed for those that are fired again, by key."""
+    return {each.key: each.row.id for each in looked if each.key is not None}
+
+
+def as_before(row: Row[Any]) -> dict[str, datetime | str | int | bool | None]:
+    """What a postback was before it was fired again, whole: it is put back by this."""
+    names = (
+        "version_id", "expires_at", "first_attempt_at", "settled_at", "reason", "void_reason", "budget_from",
+        "had_unknown", "freed", "run_id",
+    )  # fmt: skip
+    return {name: getattr(row, name) for name in names}
