@@ -56,6 +56,16 @@ MENU: dict[str, Entry] = {
         "producers.inbox_cli", _SEND, "List and show what came in over HTTP, and run mappings again."
     ),
     "migrate": Entry("infra.db.cli", _SET_UP, "Bring the database's tables to this version."),
+    "retain": Entry(
+        "workers.keeping_cli",
+        _SET_UP,
+        "Retain evidence as long as the applied policy says, and no longer.",
+    ),
+    "legal-hold": Entry(
+        "workers.keeping_cli",
+        _SET_UP,
+        "Hold evidence for a legal dispute: neither retention nor erasure touches it.",
+    ),
     "destinations": Entry(
         "workers.destinations_cli", _SET_UP, "Check, apply, list, render and try destinations."
     ),

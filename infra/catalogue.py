@@ -23,6 +23,7 @@ from schemas.backoff import RetryPolicy
 from schemas.checking import check
 from schemas.destination import Contract, Destination, Limits, Rules, join
 from schemas.hold import HoldPolicy
+from schemas.keeping import Keeping, Policy, warnings_about
 from schemas.network import Network, QueryParameter, read_network
 from schemas.problem import GENERAL_REMEDIES, Problem, plain_reason
 from schemas.source import SOURCE_NAME, Source
@@ -46,6 +47,7 @@ _REMEDIES = {
     "host_shape": "Write the name alone, as a browser's address bar has it",
     "idle_beyond_absolute": "Lower session_idle, or raise session_absolute",
     "enum": "Use one of these",
+    "keep_too_short": 'Keep it for a week or longer, such as "400d", or "forever"',
     "duration_shape": 'Write it like "30s", "15m", "6h" or "14d"',
 }
 
@@ -68,6 +70,7 @@ class Config:
     warnings: list[Problem] = field(default_factory=list)
     sources: dict[str, Source] = field(default_factory=dict)
     console: ConsolePolicy = field(default_factory=ConsolePolicy)
+    keeping: Keeping = field(default_factory=Keeping)
 
 
 CheckSources = Callable[[Mapping[str, Source]], list[Problem]]
@@ -121,13 +124,15 @@ def load_config(path: Path, check_sources: CheckSources | None = None) -> Config
             problems += findings.problems
             warnings += findings.warnings
             contracts[name] = contract
+    keeping = _keeping(data, problems)
     if problems:
         raise ConfigError(str(path), problems)
-    return Config(path, contracts, warnings, sources, console)
+    warnings += warnings_about(policy_of(keeping, contracts))
+    return Config(path, contracts, warnings, sources, console, keeping)
 
 
-_TOP = ("destinations", "sources", "console")
-_TOP_WORDS = "[destinations.NAME], [sources.NAME] and [console]"
+_TOP = ("destinations", "sources", "console", "keeping")
+_TOP_WORDS = "[destinations.NAME], [sources.NAME], [console] and [keeping]"
 
 
 def _console(table: object, problems: list[Problem]) -> ConsolePolicy:
@@ -140,6 +145,24 @@ def _console(table: object, problems: list[Problem]) -> ConsolePolicy:
     except ValidationError as error:
         problems += flatten(error, "console")
         return ConsolePolicy()
+
+
+def _keeping(data: Mapping[str, Any], problems: list[Problem]) -> Keeping:
+    try:
+        return Keeping.model_validate(data.get("keeping", {}))
+    except ValidationError as error:
+        problems += flatten(error, "keeping")
+        return Keeping()
+
+
+def policy_of(keeping: Keeping, contracts: Mapping[str, Contract]) -> Policy:
+    """What a file says of keeping, all together."""
+    ages = {
+        name: contract.destination.keep
+        for name, contract in contracts.items()
+        if "keep" in contract.destination.model_fields_set
+    }
+    return Policy(keeping, ages)
 
 
 def _tables(data: Mapping[str, Any], key: str, problems: list[Problem]) -> Mapping[str, Any]:
@@ -233,7 +256,7 @@ def flatten(error: ValidationError, where: str = "") -> list[Problem]:
 
 
 _TABLES = (
-    *(Destination, HoldPolicy, RetryPolicy, Limits, Rules, QueryParameter),
+    *(Destination, HoldPolicy, RetryPolicy, Limits, Rules, QueryParameter, Keeping),
     *(HeaderAuth, BearerAuth, ClientCredentialsAuth, ConsolePolicy),
 )
 _KEYS = sorted({key for table in _TABLES for key in table.model_fields})

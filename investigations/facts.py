@@ -75,6 +75,8 @@ def postback_facts(life: Life, postback: PostbackRecord) -> Iterator[Fact]:
     if postback.expires_at is not None:
         since = offset(event.occurred_at, postback.expires_at)
         yield Fact("age limit", f"{clock(postback.expires_at)} UTC  {since}")
+    for reason in postback.unreadable:
+        yield Fact("missing", f"evidence is in an archive that cannot be read: {visible(reason)}", "bold red")
 
 
 def _conversions_own(life: Life, postback: PostbackRecord) -> Iterator[Fact]:

@@ -137,6 +137,7 @@ def _postback(postback: PostbackRecord, life: Life) -> Json:
         **_correction(postback),
         "attempts": [attempt_json(attempt) for attempt in postback.attempts],
         "checks": [check_json(check) for check in postback.checks],
+        "unreadable": list(postback.unreadable),
     }
 
 
@@ -151,6 +152,7 @@ def attempt_json(attempt: AttemptRecord) -> Json:
         "intended_url": attempt.intended_url,
         **(dict.fromkeys(OUTCOME_FIELDS) if attempt.outcome is None else _outcome(attempt.outcome)),
         "answered_late": attempt.answered_late,
+        "archive": attempt.archive,
         "hops": [_hop(hop) for hop in attempt.hops],
     }
 
@@ -172,6 +174,7 @@ def check_json(check: CheckRecord) -> Json:
         "error_class": check.error_class,
         "error_message": check.error_message,
         "asks_again_at": instant(check.asks_again_at),
+        "archive": check.archive,
         "hops": [_hop(hop) for hop in check.hops],
     }
 

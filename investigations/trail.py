@@ -222,6 +222,8 @@ def _check_details(check: CheckRecord) -> Iterator[str]:
         yield from _hop_details(hop, several=len(check.hops) > 1)
     if check.error_message:
         yield f"error     {visible(check.error_class or '')}: {visible(check.error_message)}"
+    if check.archive is not None:
+        yield f"archive   read from {visible(check.archive)}"
     following = f"; asks again at {clock(check.asks_again_at)}" if check.asks_again_at else ""
     yield f"ended     {clock(check.ended_at)}, after {span(check.ended_at - check.intent_at)}{following}"
 
@@ -289,6 +291,8 @@ def _attempt_details(attempt: AttemptRecord, expected_click_id: str | None) -> I
         yield f"click id  {'as above' if outcome.click_id == expected_click_id else facts}"
     for note in outcome.notes:
         yield f"note      {visible(note)}"
+    if attempt.archive is not None:
+        yield f"archive   read from {visible(attempt.archive)}"
     took = span(outcome.ended_at - attempt.intent_at)
     following = ""
     if outcome.next_attempt_at is not None and outcome.delay_s is not None:

@@ -15,6 +15,7 @@ from schemas.check import ReleaseCheck
 from schemas.durations import Duration
 from schemas.exchange import FetchLimits
 from schemas.hold import HoldPolicy, HoldRule, Priced
+from schemas.keeping import Age
 from schemas.macros import Template, names_in
 from schemas.network import (
     Adjustment,
@@ -92,6 +93,9 @@ class Destination(_Config):
         days=90
     )
     """How long after a conversion a click that comes late may still route it, at a network without an age limit."""
+    keep: Annotated[Age, Field(exclude=True)] = None
+    """How long its evidence stays in the database, where ``[keeping]`` shall not say. It is no part of the contract that
+    postbacks are held under, and changing it makes no new version."""
     protocol: Literal["transaction", "partner"] | None = None
     hold: HoldPolicy = HoldPolicy()
     holds: tuple[HoldRule, ...] = ()

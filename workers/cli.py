@@ -21,7 +21,7 @@ from infra.db.engine import open_engine
 from infra.embedded.connect import Urls, resolve_urls
 from infra.logging import configure_logging
 from infra.settings import Settings, load_settings
-from infra.store import destinations
+from infra.store import destinations, keeping
 from infra.supervised import end_with_supervisor
 from workers.app import create_app
 from workers.runtime import LEASE_S, Runtime
@@ -192,6 +192,8 @@ def _apply_config(settings: Settings, engine: Engine) -> None:
     for change in destinations.apply(engine, loaded.contracts, who="up"):
         if change.kind != "unchanged":
             typer.echo(f"destination {change.name}: {change.kind} {', '.join(change.fields)}", err=True)
+    if keeping.apply(engine, loaded.keeping, loaded.contracts, who="up"):
+        typer.echo("keeping: changed", err=True)
 
 
 def _collect_rarely() -> None:

@@ -15,7 +15,7 @@ import typer
 from infra.catalogue import Config, ConfigError, load_catalogue, load_config
 from infra.open import open_store
 from infra.settings import load_settings
-from infra.store import audit
+from infra.store import audit, keeping
 from infra.store import destinations as store
 from infra.store.releasing import waiting_by_destination
 from schemas.destination import Contract, DestinationVersion
@@ -95,12 +95,18 @@ def apply(
         changes = store.difference(engine, loaded.contracts)
         if not as_json:
             page.print_changes(changes)
-        differing = sum(change.kind != "unchanged" for change in changes)
-        applied = bool(differing) and not dry_run and _agreed(yes, f"Apply {differing} of {len(changes)}?")
+        ages = keeping.differs(engine, loaded.keeping, loaded.contracts)
+        if ages and not as_json:
+            typer.echo("~ keeping  changed: how long evidence is kept")
+        differing = sum(change.kind != "unchanged" for change in changes) + ages
+        question = f"Apply {differing} of {len(changes) + ages}?"
+        applied = bool(differing) and not dry_run and _agreed(yes, question)
         if applied:
             changes = store.apply(engine, loaded.contracts, who=audit.operator())
+            keeping.apply(engine, loaded.keeping, loaded.contracts, who=audit.operator())
     if as_json:
-        page.print_json({"applied": applied, "changes": [asdict(change) for change in changes]})
+        changed = [asdict(change) for change in changes]
+        page.print_json({"applied": applied, "changes": changed, "keeping_differs": ages})
     elif applied:
         typer.echo(f"Applied {differing}.")
     elif dry_run or not differing:

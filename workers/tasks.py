@@ -12,7 +12,9 @@ from celery import Celery, Task
 from celery.exceptions import Reject
 
 from infra import broker
+from infra.settings import load_settings
 from schemas.postback import Lease
+from workers.housekeeping import Housekeeper
 from workers.intake import take_message
 from workers.pruning import make_room
 from workers.relaying import relay
@@ -33,6 +35,7 @@ PRUNE_EVERY = timedelta(hours=1)
 def register(app: Celery, runtime: Runtime) -> None:
     """Put Holdfire's tasks on the app, and the clock's schedule."""
     gauge = broker.Gauge(app)
+    housekeeper = Housekeeper(runtime.engine, load_settings().data_dir)
 
     @app.task(name=broker.INTAKE_TASK, bind=True)
     def intake(self: Task[Any, Any], *arguments: object, **named: object) -> None:
@@ -72,6 +75,7 @@ def register(app: Celery, runtime: Runtime) -> None:
     @app.task(name=broker.PRUNE_TASK)
     def prune() -> None:
         make_room(runtime.engine)
+        housekeeper.tick()
 
     # A tick that nobody took in time is worthless: the next one says the same.
     app.conf.beat_schedule = {

@@ -5,11 +5,14 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Callable, Collection, Iterable, Sequence
 from datetime import datetime
+from types import SimpleNamespace
 from typing import Any
 
 from sqlalchemy import Connection, Engine, Row, text
 
+from infra.archives.form import Values
 from infra.db.snapshot import snapshot
+from infra.store.archived import Archived, read_archived
 from infra.store.records import (
     ActRecord,
     AttemptRecord,
@@ -103,7 +106,7 @@ def read_life(engine: Engine, conversion_id: int, *, hops_of: Choice = every) ->
     ``hops_of`` chooses attempts: those left out come without their exchanges and say so (``hops_read``), so that the
     reading of a life of many attempts is bounded.
     """
-    with snapshot(engine) as connection:
+    with snapshot(engine, months=True) as connection:
         row = connection.execute(_CONVERSION, {"id": conversion_id}).one_or_none()
         if row is None:
             return None
@@ -142,8 +145,9 @@ def read_signals(engine: Engine, ids: Sequence[int]) -> list[SignalRecord]:
 
 def _postbacks(connection: Connection, conversion_id: int, hops_of: Choice) -> tuple[PostbackRecord, ...]:
     rows = connection.execute(_POSTBACKS, {"id": conversion_id}).all()
-    attempts = _attempts(connection, [row.id for row in rows], hops_of)
-    checks = _checks(connection, [row.id for row in rows])
+    archived = read_archived(connection, {row.id: row.archived + row.archived_checks for row in rows})
+    attempts = _attempts(connection, [row.id for row in rows], hops_of, archived)
+    checks = _checks(connection, [row.id for row in rows], archived)
     return tuple(
         PostbackRecord(
             id=row.id,
@@ -173,18 +177,26 @@ def _postbacks(connection: Connection, conversion_id: int, hops_of: Choice) -> t
             lost_at=row.lost_at,
             let_go_at=row.let_go_at,
             checks=tuple(checks[row.id]),
+            unreadable=tuple(
+                f"archive {gap.file} {gap.why}"
+                for gap in archived.gaps
+                if row.archived + row.archived_checks and gap.first_postback <= row.id <= gap.last_postback
+            ),
         )
         for row in rows
     )
 
 
 def _attempts(
-    connection: Connection, postback_ids: list[int], hops_of: Choice
+    connection: Connection, postback_ids: list[int], hops_of: Choice, archived: Archived
 ) -> dict[int, list[AttemptRecord]]:
     found: dict[int, list[AttemptRecord]] = defaultdict(list)
-    rows = connection.execute(_ATTEMPTS, {"ids": postback_ids}).all() if postback_ids else []
+    rows: list[Any] = list(connection.execute(_ATTEMPTS, {"ids": postback_ids})) if postback_ids else []
+    there = {row.attempt_id for row in rows}
+    rows += [row for row in _archived_attempts(archived) if row.attempt_id not in there]
+    rows.sort(key=lambda row: (row.of_postback, row.of_number, row.attempt_id))
     chosen = frozenset(hops_of(sorted(row.attempt_id for row in rows)))
-    hops = _hops(connection, [row for row in rows if row.attempt_id in chosen])
+    hops = _hops(connection, [row for row in rows if row.attempt_id in chosen], archived)
     for row in rows:
         found[row.of_postback].append(
             AttemptRecord(
@@ -197,15 +209,42 @@ def _attempts(
                 outcome=None if row.id is None else _outcome(row),
                 hops=tuple(hops[row.attempt_id]),
                 hops_read=row.attempt_id in chosen,
+                archive=None if row.attempt_id in there else archived.files[row.attempt_id],
             )
         )
     return found
 
 
-def _checks(connection: Connection, postback_ids: list[int]) -> dict[int, list[CheckRecord]]:
+def _archived_attempts(archived: Archived) -> list[SimpleNamespace]:
+    """Attempts of archives as ``_ATTEMPTS`` gives those of the tables."""
+    intents = {row["attempt_id"]: row for row in archived.rows["intents"]}
+    return [
+        SimpleNamespace(
+            **row,
+            attempt_id=row["id"],
+            intended_at=row["intent_at"],
+            of_postback=row["postback_id"],
+            of_number=row["number"],
+            by_worker=row["worker"],
+            intended_url=intents[row["id"]]["url"] if row["id"] in intents else None,
+        )
+        for row in archived.rows["attempts"]
+    ]
+
+
+def _checks(
+    connection: Connection, postback_ids: list[int], archived: Archived
+) -> dict[int, list[CheckRecord]]:
     found: dict[int, list[CheckRecord]] = defaultdict(list)
-    rows = connection.execute(_CHECKS, {"ids": postback_ids}).all() if postback_ids else []
-    hops = _hops(connection, rows)
+    rows: list[Any] = list(connection.execute(_CHECKS, {"ids": postback_ids})) if postback_ids else []
+    there = {row.id for row in rows}
+    rows += [
+        SimpleNamespace(**row, attempt_id=row["id"], intended_at=row["intent_at"])
+        for row in archived.rows["checks"]
+        if row["id"] not in there
+    ]
+    rows.sort(key=lambda row: (row.postback_id, row.id))
+    hops = _hops(connection, rows, archived)
     for row in rows:
         found[row.postback_id].append(
             CheckRecord(
@@ -225,12 +264,13 @@ def _checks(connection: Connection, postback_ids: list[int]) -> dict[int, list[C
                 error_class=row.error_class,
                 error_message=row.error_message,
                 hops=tuple(hops[row.id]),
+                archive=None if row.id in there else archived.files[row.id],
             )
         )
     return found
 
 
-def _outcome(row: Row[Any]) -> Outcome:
+def _outcome(row: Any) -> Outcome:
     return Outcome(
         ended_at=row.ended_at,
         version_id=row.version_id,
@@ -249,7 +289,7 @@ def _outcome(row: Row[Any]) -> Outcome:
     )
 
 
-def _hops(connection: Connection, attempts: Sequence[Row[Any]]) -> dict[int, list[Hop]]:
+def _hops(connection: Connection, attempts: Sequence[Any], archived: Archived) -> dict[int, list[Hop]]:
     found: dict[int, list[Hop]] = defaultdict(list)
     if attempts:
         error_classes = {row.attempt_id: row.error_class or "" for row in attempts}
@@ -258,10 +298,19 @@ def _hops(connection: Connection, attempts: Sequence[Row[Any]]) -> dict[int, lis
         span = {"ids": list(error_classes), "first": min(instants), "last": max(instants)}
         for row in connection.execute(_HOPS, span):
             found[row.attempt_id].append(_hop(row, error_classes[row.attempt_id]))
+        there = frozenset(found)
+        for each in sorted(archived.rows["hops"], key=_place):
+            number = each["attempt_id"]
+            if number in error_classes and number not in there:
+                found[number].append(_hop(SimpleNamespace(**each), error_classes[number]))
     return found
 
 
-def _hop(row: Row[Any], error_class: str) -> Hop:
+def _place(hop: Values) -> tuple[int, int]:
+    return hop["attempt_id"], hop["number"]
+
+
+def _hop(row: Any, error_class: str) -> Hop:
     head = bytes(row.request_head)
     return Hop(
         number=row.number,

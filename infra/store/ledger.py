@@ -107,6 +107,9 @@ class Ledger:
 _ARRIVALS = """
     SELECT now() AS at,
         (SELECT coalesce(sum(events), 0) FROM receipts)::bigint AS events,
+        (SELECT coalesce(sum((counts->>'events')::bigint), 0) FROM pruned)::bigint AS dropped_events,
+        (SELECT coalesce(sum((counts->>'duplicates')::bigint), 0) FROM pruned)::bigint AS dropped_duplicates,
+        (SELECT coalesce(sum((counts->>'rejected')::bigint), 0) FROM pruned)::bigint AS dropped_rejected,
         c.conversions, c.routed, c.unrouted, c.planned,
         (SELECT count(*) FROM signals) AS signals,
         r.duplicates, r.rejected
@@ -119,7 +122,8 @@ _ARRIVALS = """
 # Each original counts the adjustments that were ordered of it; each adjustment is a row of its own.
 _POSTBACKS = """
     SELECT state, adjustment, count(*) AS postbacks, sum(attempts)::bigint AS attempts,
-        sum(adjustments)::bigint AS ordered
+        sum(adjustments)::bigint AS ordered, sum(archived)::bigint AS archived,
+        sum(archived_checks)::bigint AS archived_checks
     FROM postbacks GROUP BY state, adjustment"""
 
 _AMOUNTS = """
@@ -150,12 +154,22 @@ _ATTEMPTS = """
          WHERE p.state = 'firing'
             AND NOT EXISTS (SELECT FROM attempts a WHERE a.id = i.attempt_id AND a.intent_at = i.intent_at)) AS open"""
 
+_ARCHIVES = """
+    SELECT coalesce(sum(attempts + checks), 0)::bigint AS written, coalesce(sum(gone_intents), 0)::bigint AS gone_intents,
+        coalesce(sum(gone_attempts), 0)::bigint AS gone_attempts FROM archives"""
+
+# What was wrong already when rows left for an archive; the tables cannot say it any more.
+_WRONG = """
+    SELECT w.key, sum(w.value::bigint)::bigint AS found FROM archives a, jsonb_each_text(a.wrong) w
+    WHERE a.gone_at IS NOT NULL GROUP BY w.key"""
+
 # Each counts what must not be.
 _NEVER = (
     (
         "delivered_without_attempt",
         "delivered, but no attempt was answered so, and no person signed that it is",
-        """SELECT count(*) FROM postbacks p WHERE p.state = 'delivered' AND NOT EXISTS (
+        # Of one whose attempts are in archives the counts of the archives answer.
+        """SELECT count(*) FROM postbacks p WHERE p.state = 'delivered' AND p.archived = 0 AND NOT EXISTS (
         SELECT FROM attempts a WHERE a.postback_id = p.id AND a.state = 'delivered')
         AND (p.settled_by IS NULL OR NOT EXISTS (
             SELECT FROM audit s WHERE s.postback_id = p.id AND s.action = 'postback.settle' AND s.who = p.settled_by))""",
@@ -215,9 +229,10 @@ _NEVER = (
 
 def read_ledger(engine: Engine) -> Ledger:
     """Take the balance. It holds at every instant, also while everything runs."""
-    with snapshot(engine, timeout_s=LONGEST_COUNT_S) as connection:
+    with snapshot(engine, timeout_s=LONGEST_COUNT_S, months=True) as connection:
         arrivals = connection.execute(text(_ARRIVALS)).one()
         counted = connection.execute(text(_POSTBACKS)).all()
+        wrong = {row.key: row.found for row in connection.execute(text(_WRONG))}
         states = tuple((state, _postbacks(counted, state)) for state in State)
         adjustments = tuple(
             Adjusted(kind, state, found)
@@ -228,9 +243,9 @@ def read_ledger(engine: Engine) -> Ledger:
         entries = (
             *_arrival_entries(arrivals),
             *_postback_entries(arrivals.planned, sum(row.ordered for row in counted), states, adjustments),
-            *_attempt_entries(connection, sum(row.attempts for row in counted)),
+            *_attempt_entries(connection, counted),
             *_replay_entries(connection),
-            *(_never(connection, *each) for each in _NEVER),
+            *(_never(connection, *each, wrong.get(each[0], 0)) for each in _NEVER),
         )
         losses = tuple(Loss(**row._mapping) for row in connection.execute(text(_LOSSES)))
         return Ledger(arrivals.at, entries, states, _amounts(connection), adjustments, losses)
@@ -245,12 +260,13 @@ def _arrival_entries(arrivals: Row[Any]) -> tuple[Entry, Entry]:
     kept = (
         Term("conversions", arrivals.conversions),
         Term("signals", arrivals.signals),
-        Term("duplicates", arrivals.duplicates),
-        Term("rejected", arrivals.rejected),
+        Term("duplicates", arrivals.duplicates + arrivals.dropped_duplicates),
+        Term("rejected", arrivals.rejected + arrivals.dropped_rejected),
     )
     routed = (Term("routed", arrivals.routed), Term("unrouted", arrivals.unrouted))
+    taken = arrivals.events + arrivals.dropped_events
     return (
-        Entry("events", "every event is kept", Term("events taken in, by receipt", arrivals.events), kept),
+        Entry("events", "every event is kept", Term("events taken in, by receipt", taken), kept),
         Entry(
             "conversions",
             "every conversion is routed, or says why not",
@@ -280,24 +296,40 @@ def _postback_entries(
     )
 
 
-def _never(connection: Connection, key: str, says: str, query: str) -> Entry:
+def _never(connection: Connection, key: str, says: str, query: str, archived: int) -> Entry:
     found = connection.execute(text(query)).scalar_one()
-    return Entry(key, says, Term("must be", 0), (Term("found", found),), never=True)
+    terms = (Term("found", found), Term("found when it was archived", archived))
+    return Entry(key, says, Term("must be", 0), terms if archived else terms[:1], never=True)
 
 
-def _attempt_entries(connection: Connection, attempts_made: int) -> tuple[Entry, Entry]:
-    row = connection.execute(text(_ATTEMPTS)).one()
-    ended = (Term("recorded with their outcome", row.settled), Term("on the wire", row.open))
+def _attempt_entries(connection: Connection, counted: Sequence[Row[Any]]) -> tuple[Entry, ...]:
+    row, gone = connection.execute(text(_ATTEMPTS)).one(), connection.execute(text(_ARCHIVES)).one()
+    in_archives = (Term("in archives", gone.gone_attempts),) if gone.written else ()
+    ended = (Term("recorded with their outcome", row.settled), *in_archives, Term("on the wire", row.open))
+    marked = sum(each.archived + each.archived_checks for each in counted)
+    archives = Entry(
+        "archives",
+        "every attempt and check in an archive is known to its postback",
+        Term("attempts and checks in archives", gone.written),
+        (Term("counted by postbacks", marked),),
+    )
     return (
         Entry(
             "attempts",
             "every attempt is recorded",
-            Term("attempts counted by postbacks", attempts_made),
+            Term("attempts counted by postbacks", sum(each.attempts for each in counted)),
             ended,
         ),
         Entry(
-            "intents", "every intent has an outcome, or is on the wire", Term("intents", row.intents), ended
+            "intents",
+            "every intent has an outcome, or is on the wire",
+            Term(
+                "intents, those in archives too" if gone.written else "intents",
+                row.intents + gone.gone_intents,
+            ),
+            ended,
         ),
+        *((archives,) if gone.written or marked else ()),
     )
 
 

@@ -121,6 +121,8 @@ class AttemptRecord:
     hops: tuple[Hop, ...]
     hops_read: bool = True
     """Whether its hops were asked for: of a long life, a reader may leave most of them where they are."""
+    archive: str | None = None
+    """The file that it was read from, once it has left the database."""
 
     @property
     def answered_late(self) -> bool:
@@ -154,6 +156,8 @@ class CheckRecord:
     error_class: str | None
     error_message: str | None
     hops: tuple[Hop, ...]
+    archive: str | None = None
+    """As of an attempt."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -194,6 +198,8 @@ class PostbackRecord:
     let_go_at: datetime | None = None
     """When a person released it by hand."""
     checks: tuple[CheckRecord, ...] = ()
+    unreadable: tuple[str, ...] = ()
+    """Archives that have evidence of it and cannot be read, each with the reason."""
 
     @property
     def last_attempt(self) -> AttemptRecord | None:

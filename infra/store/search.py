@@ -14,6 +14,7 @@ from typing import Any, Generic, TypeVar
 from sqlalchemy import Connection, Engine, Row, text
 
 from infra.db.snapshot import snapshot
+from infra.store.archived import postback_of_archived
 from infra.store.clicks import indexed
 from infra.store.evidence import reject_record, signal_record
 from infra.store.naming import conversions_named
@@ -179,7 +180,7 @@ def conversion_of_postback(engine: Engine, postback_id: int) -> int | None:
 
 def postback_of_check(engine: Engine, check_id: int) -> int | None:
     query = text("SELECT postback_id FROM checks WHERE id = :id")
-    return next(iter(_ids(engine, query, {"id": check_id})), None)
+    return next(iter(_ids(engine, query, {"id": check_id})), None) or _postback_of_archived(engine, check_id)
 
 
 def postback_of_attempt(engine: Engine, attempt_id: int) -> int | None:
@@ -187,7 +188,14 @@ def postback_of_attempt(engine: Engine, attempt_id: int) -> int | None:
     query = text(
         "SELECT postback_id FROM intents WHERE attempt_id = :id UNION SELECT postback_id FROM attempts WHERE id = :id"
     )
-    return next(iter(_ids(engine, query, {"id": attempt_id})), None)
+    return next(iter(_ids(engine, query, {"id": attempt_id})), None) or _postback_of_archived(
+        engine, attempt_id
+    )
+
+
+def _postback_of_archived(engine: Engine, attempt_id: int) -> int | None:
+    with engine.connect() as connection:
+        return postback_of_archived(connection, attempt_id)
 
 
 def conversions_of_signal(engine: Engine, signal_id: int) -> list[int]:

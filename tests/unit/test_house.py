@@ -21,11 +21,13 @@ from schemas.backoff import RetryPolicy
 from schemas.check import AskAgain, CheckBodyRule, ReleaseCheck
 from schemas.destination import Destination, Limits
 from schemas.hold import HoldPolicy
+from schemas.keeping import Keeping
 from schemas.lifecycle import VOIDABLE, State, mermaid
 from schemas.source import Source
 
 ROOT = Path(__file__).parents[2]
 CONFIGURED = (
+    Keeping,
     Destination,
     HoldPolicy,
     ReleaseCheck,
@@ -142,7 +144,7 @@ def test_pages_name_commands_that_exist(page: Path) -> None:
     """Every ``make …`` a page shows is in the Makefile, every ``holdfire …`` in the menu."""
     targets = set(re.findall(r"^([a-z]+):", (ROOT / "Makefile").read_text("utf-8"), re.MULTILINE))
     text = page.read_text("utf-8")
-    shown = re.findall(r"(?:`|^\s*\$? ?)(make|holdfire) ([a-z]+)", text, re.MULTILINE)
+    shown = re.findall(r"(?:`|^\s*\$? ?)(make|holdfire) ([a-z]+(?:-[a-z]+)*)", text, re.MULTILINE)
     unknown = [
         f"{program} {word}" for program, word in shown if word not in (targets if program == "make" else MENU)
     ]
