@@ -11,6 +11,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from schemas.auth import Auth, BearerAuth, ClientCredentialsAuth, HeaderAuth, SecretRef
 from schemas.backoff import RetryPolicy
+from schemas.breaker import BreakerPolicy
 from schemas.check import ReleaseCheck
 from schemas.durations import Duration
 from schemas.exchange import FetchLimits
@@ -102,6 +103,8 @@ class Destination(_Config):
     """Policies for some of its events; ``hold`` is for the others."""
     retry: RetryPolicy | None = None
     limits: Limits = Limits()
+    breaker: BreakerPolicy | Literal[False] = BreakerPolicy()
+    """When its network counts as down, and is left alone; False: never."""
     adjust: AdjustPolicy = AdjustPolicy()
     dedupe: Dedupe | None = None
     """The account's own rule where the network lets it be set."""
@@ -113,6 +116,10 @@ class Destination(_Config):
     allow_http: bool = False
     allow_private: bool = False
     """For a sink or relay inside: private addresses and hosts outside the network's list are then allowed."""
+
+    @property
+    def breaker_policy(self) -> BreakerPolicy | None:
+        return self.breaker or None
 
     def policies(self) -> dict[str, HoldPolicy]:
         """Every hold policy of the destination, by the key that gives it."""

@@ -7,6 +7,7 @@ from datetime import datetime
 from decimal import Decimal
 from typing import Literal
 
+from schemas.breaker import Sign
 from schemas.check import CheckDecision, CheckVerdict, ReleaseCheck
 from schemas.conversion import StoredConversion
 from schemas.destination import DestinationVersion
@@ -196,6 +197,8 @@ class SettledAttempt:
     """The value that was sent: of a restatement, and of a conversion where it is not its own. None of a retraction."""
     adjustment: AdjustmentKind | None = None
     """Of an attempt to correct what was delivered."""
+    sign: Sign = Sign.NEITHER
+    """What it says of the network's health."""
 
 
 @dataclass(frozen=True, slots=True)

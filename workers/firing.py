@@ -28,6 +28,7 @@ from schemas.ids import show
 from schemas.lifecycle import State
 from schemas.postback import Asking, Gated, Prepared, SettledAttempt, SettledCheck, Stopped
 from workers.asking import ask_first, log_check, settle_check
+from workers.pulse import Pulse
 from workers.rendering import Account, Renderer, prepare
 from workers.settling import settle_answer
 from workers.wire import Answered, AnsweredCheck, Wire
@@ -64,6 +65,7 @@ class Firing:
         self._renderer = renderer
         self._lease_s = lease_s
         self._clock = DatabaseClock()
+        self._pulse = Pulse(engine, renderer.contract)
         self._worker = worker_name()
         self._answered: deque[Answered | AnsweredCheck] = deque()
         self._some_answered = threading.Event()
@@ -151,6 +153,8 @@ class Firing:
             )
         if gate.stale:
             log.info("leases.stale", token=token, count=gate.stale)
+        if gate.parked:
+            log.info("postbacks.parked", token=token, count=gate.parked)
 
     def _ask(self, token: int, asking: list[Asking], account: Account) -> None:
         """Put the questions on lanes of their own; what finds no room there is given back, to be asked about later."""
@@ -228,6 +232,7 @@ class Firing:
                 self._give_up(outgoing.gated.attempt_id, error)
         if attempts:
             self._write(attempts)
+            self._pulse.feel(attempts)
         if checks:
             self._write_checks(checks)
 

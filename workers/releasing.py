@@ -45,14 +45,13 @@ def release_due(
     released = 0
     room = HINTS_WAITING_MAX - hints_waiting()
     while room > 0:
-        leases = store.claim(
+        claimed = store.claim_all(
             engine, limit=min(PER_CLAIM, room * PER_LEASE), lease_s=lease_s, per_lease=PER_LEASE
         )
-        for lease in leases:
+        for lease in claimed.leases:
             hint(lease)
-        claimed = sum(len(lease.postback_ids) for lease in leases)
-        released += claimed
-        if claimed < PER_CLAIM:
+        released += sum(len(lease.postback_ids) for lease in claimed.leases)
+        if not claimed.more:
             break
         room = HINTS_WAITING_MAX - hints_waiting()
     if released:

@@ -9,6 +9,7 @@ from datetime import datetime, timedelta
 from functools import lru_cache
 
 from schemas.backoff import parse_retry_after
+from schemas.breaker import sign_of
 from schemas.conversion import click_id_for
 from schemas.destination import Contract
 from schemas.exchange import Answer, Hop
@@ -69,6 +70,11 @@ def settle_answer(answered: Answered, worker: str, now: datetime, draw: float) -
         hops=tuple(masked(hop, redactor, click_id) for hop in answer.hops) if redactor else answer.hops,
         told=prepared.told,
         adjustment=gated.adjustment,
+        sign=sign_of(
+            verdict.kind,
+            None if last is None else last.status_code,
+            told_when=verdict.retry_after is not None,
+        ),
     )
 
 

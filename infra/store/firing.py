@@ -13,8 +13,10 @@ from infra import version
 from infra.db.engine import as_json, copy_bytes, copy_rows, copy_text, copy_value
 from infra.store.correcting import FollowUp, after_settling
 from infra.store.destinations import read_version
+from infra.store.parking import own_queue, park_leased, wait
 from infra.store.rulings import promote_duplicates
 from infra.store.said import record_wishes
+from infra.store.stopping import PAUSED, STOP_LOCK
 from infra.store.transactions import retried
 from schemas.click import read_matches
 from schemas.conversion import StoredConversion, attributed, read_stored_conversion
@@ -34,6 +36,12 @@ from schemas.postback import (
     Stopped,
 )
 
+# Gates share this lock, a pause takes it alone: once the pause has committed, every gate sees it. A statement of its own,
+# and the first, so that what is read after it is read once the lock was waited for.
+_SHARE_STOP = text("""
+    SELECT pg_advisory_xact_lock_shared(:lock, hashtext(v.destination))
+    FROM postbacks p JOIN destination_versions v ON v.id = p.version_id WHERE p.id = :id""")
+
 _LOCK_LEASED = text("""
     SELECT p.id FROM postbacks p
     WHERE p.id = ANY(:ids) AND p.state = 'leased' AND p.lease_token = :token AND p.release_at <= now()
@@ -41,15 +49,19 @@ _LOCK_LEASED = text("""
 
 # A statement of its own, for it must see what was committed while the lock was waited for: a signal changes the net
 # value under the same locks, and joined to them the value would be as old as the waiting.
-_READ_LEASED = text("""
+_READ_LEASED = text(f"""
     SELECT p.id, p.version_id, p.attempts, p.had_unknown, p.first_attempt_at, p.expires_at, c.net_value, c.outcomes,
         p.budget_from, p.falls_back, p.run_id, rn.who AS run_who, rn.reason AS run_reason,
         c.value, c.event::text AS event, c.matched, nextval('attempt_ids') AS attempt_id, now() AS now, p.asked, p.asked_since,
         p.confirmed_at, p.let_go_at IS NOT NULL AS let_go, p.adjustment, o.reported, o.retracted_at IS NOT NULL AS retracted,
-        o.void_reason = 'by_hand' AS by_hand
+        o.void_reason = 'by_hand' AS by_hand,
+        (p.expires_at IS NULL OR p.expires_at >= now()) AND EXISTS (
+            SELECT FROM destination_versions v JOIN stops s ON s.destination = v.destination
+            WHERE v.id = p.version_id AND ({PAUSED}
+                OR (s.breaker <> 'closed' AND s.probe_token IS DISTINCT FROM :token))) AS is_stopped
     FROM postbacks p JOIN conversions c ON c.id = p.conversion_id LEFT JOIN postbacks o ON o.id = p.adjusts
         LEFT JOIN replay_runs rn ON rn.id = p.run_id
-    WHERE p.id = ANY(:ids) ORDER BY p.id""")
+    WHERE p.id = ANY(:ids) ORDER BY p.id""")  # noqa: S608 — literals of ours
 
 # A lease that waited long for a worker is renewed, so that the attempt has most of it ahead. A fresh one is left alone:
 # its end is an indexed column, and the update stays HOT.
@@ -119,7 +131,7 @@ _LOCK_LOST = text("""
         p.budget_from, p.run_id, rn.who AS run_who, rn.reason AS run_reason
     FROM postbacks p JOIN conversions c ON c.id = p.conversion_id LEFT JOIN replay_runs rn ON rn.id = p.run_id
         JOIN intents i ON i.attempt_id = p.attempt_id AND i.postback_id = p.id
-    WHERE p.due_at <= now() AND p.state = 'firing'
+    WHERE p.due_at <= now() AND NOT p.parked AND p.state = 'firing'
     ORDER BY p.id LIMIT :limit FOR UPDATE OF p SKIP LOCKED""")
 
 ATTEMPT_COLUMNS = (
@@ -137,12 +149,13 @@ HOP_COLUMNS = (
 @dataclass(frozen=True, slots=True)
 class Gate:
     """What came out of the gate: ``prepared`` may be sent, ``asking`` is to be asked about first; ``stale`` leases had
-    been taken back or voided."""
+    been taken back or voided, and ``parked`` ones were given back because their destination is stopped."""
 
     prepared: list[Prepared]
     stopped: list[Stopped]
     stale: int
     asking: list[Asking] = field(default_factory=list)
+    parked: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -166,12 +179,15 @@ def gate(  # noqa: PLR0913 — what is claimed, by whom, for how long, and how i
 
     ``prepare`` renders each one or says why it is stopped; it must not touch the database. When this returns,
     the intents are committed and their leases last for at least three quarters of ``lease_s`` more, and only then
-    may a byte leave. A question needs no intent: put twice to a service of our own user's, it does no harm.
+    may a byte leave. A question needs no intent: put twice to a service of our own user's, it does no harm. Nothing is
+    sent or asked where the destination is stopped; what has expired is told so all the same.
     """
 
     def run(connection: Connection) -> Gate:
+        connection.execute(_SHARE_STOP, {"lock": STOP_LOCK, "id": postback_ids[0]})
         locked = connection.execute(_LOCK_LEASED, {"ids": list(postback_ids), "token": token}).scalars().all()
-        rows = connection.execute(_READ_LEASED, {"ids": list(locked)}).all()
+        found = connection.execute(_READ_LEASED, {"ids": list(locked), "token": token}).all()
+        rows = [row for row in found if not row.is_stopped]
         results = [
             prepare(
                 Gated(
@@ -207,7 +223,9 @@ def gate(  # noqa: PLR0913 — what is claimed, by whom, for how long, and how i
         if asking:
             ids = [each.gated.postback_id for each in asking]
             connection.execute(_KEEP_LEASED, {"ids": ids, "lease_s": lease_s})
-        return Gate(prepared, stopped, len(postback_ids) - len(rows), asking)
+        if len(rows) < len(found):
+            park_leased(connection, token, [row.id for row in found if row.is_stopped])
+        return Gate(prepared, stopped, len(postback_ids) - len(found), asking, len(found) - len(rows))
 
     return retried(engine, run)
 
@@ -216,7 +234,11 @@ def give_back(
     engine: Engine, token: int, postback_ids: Sequence[int], delay_s: float, spacing_s: float = 0.0
 ) -> int:
     """Return leased postbacks unfired, no attempt spent: the k-th is due again after ``delay_s + k * spacing_s``
-    seconds, k from 0 in the order given. Returns how many."""
+    seconds, k from 0 in the order given. Returns how many.
+
+    Where their destination has a queue of its own they go back to their place there, and it is not drawn from for
+    ``delay_s`` seconds.
+    """
     statement = text("""
         UPDATE postbacks p
         SET state = CASE WHEN attempts = 0 THEN 'held' ELSE 'retrying' END, lease_token = NULL,
@@ -224,6 +246,10 @@ def give_back(
         FROM unnest(CAST(:ids AS bigint[])) WITH ORDINALITY AS back(id, place)
         WHERE p.id = back.id AND state = 'leased' AND lease_token = :token""")
     with engine.begin() as connection:
+        destination = own_queue(connection, postback_ids[0])
+        if destination is not None:
+            wait(connection, destination, delay_s)
+            return park_leased(connection, token, postback_ids)
         return connection.execute(
             statement,
             {"ids": list(postback_ids), "token": token, "delay_s": delay_s, "spacing_s": spacing_s},

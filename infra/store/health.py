@@ -71,7 +71,7 @@ def standstill(engine: Engine) -> Standstill:
         row = connection.execute(
             text("""
             SELECT (SELECT count(*) FROM postbacks WHERE state IN ('leased', 'firing')
-                    AND due_at < now() - interval '1 minute') AS lost_leases,
+                    AND NOT parked AND due_at < now() - interval '1 minute') AS lost_leases,
                 (SELECT count(*) FROM signals WHERE status = 'waiting') AS waiting_signals,
                 (SELECT count(*) FROM rejects WHERE code <> 'duplicate'
                     AND received_at > now() - interval '1 day') AS rejects_today,

@@ -3,18 +3,22 @@
 from __future__ import annotations
 
 from collections import defaultdict
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from typing import Any
 
-from sqlalchemy import Engine, text
+from sqlalchemy import Engine, Row, text
 
+from infra.store import parking
+from infra.store.stopping import PAUSED
 from schemas.postback import Lease
 
 # State literals stand in the statements: a server-prepared generic plan could not use the partial index.
 _CLAIM = text("""
     WITH due AS (
         SELECT id, due_at FROM postbacks
-        WHERE due_at <= now() AND state IN ('held', 'retrying')
+        WHERE due_at <= now() AND NOT parked AND state IN ('held', 'retrying') AND version_id <> ALL(:besides)
         ORDER BY due_at, id LIMIT :limit FOR UPDATE SKIP LOCKED)
     UPDATE postbacks p
     SET state = 'leased', lease_token = :token, due_at = now() + make_interval(secs => :lease_s)
@@ -24,7 +28,7 @@ _CLAIM = text("""
 _RESCUE_LEASED = text("""
     WITH silent AS (
         SELECT id FROM postbacks
-        WHERE due_at <= now() AND state = 'leased'
+        WHERE due_at <= now() AND NOT parked AND state = 'leased'
         ORDER BY due_at LIMIT :limit FOR UPDATE SKIP LOCKED)
     UPDATE postbacks p
     SET state = CASE WHEN attempts = 0 THEN 'held' ELSE 'retrying' END, lease_token = NULL,
@@ -45,24 +49,70 @@ _WAITING = text("""
     WHERE p.due_at = 'infinity' AND p.state = 'held' AND p.release_at <= now()
         AND v.destination = coalesce(CAST(:destination AS text), v.destination)""")
 
+# What a stopped destination keeps waiting is not late: it waits for a person, or for its network.
+_BACKLOG = text(f"""
+    WITH stopped AS MATERIALIZED (
+        SELECT v.id FROM stops s JOIN destination_versions v ON v.destination = s.destination
+        WHERE {PAUSED} OR s.breaker <> 'closed')
+    SELECT count(*) AS due, coalesce(extract(epoch FROM now() - min(due_at)), 0)::float AS oldest_s
+    FROM postbacks WHERE ((due_at <= now() AND NOT parked) OR (due_at <= now() AND parked))
+        AND state IN ('held', 'retrying') AND version_id NOT IN (SELECT id FROM stopped)""")  # noqa: S608 — literals of ours
+
 
 @dataclass(frozen=True, slots=True)
 class Backlog:
-    """How much is due and not yet claimed, and how late the oldest of it is, in seconds."""
+    """How much is due and not yet claimed, and how late the oldest of it is, in seconds; stopped destinations apart."""
 
     due: int
     oldest_s: float
 
 
-def claim(engine: Engine, *, limit: int, lease_s: float, per_lease: int) -> list[Lease]:
-    """Lease up to ``limit`` due postbacks, oldest first, for ``lease_s`` seconds.
+@dataclass(frozen=True, slots=True)
+class Claimed:
+    """What a pass leased, and whether there may be more to lease or to park."""
+
+    leases: list[Lease]
+    more: bool
+
+
+def claim_all(engine: Engine, *, limit: int, lease_s: float, per_lease: int) -> Claimed:
+    """Lease what is due, as ``claim``, and from the queues of single destinations what they may fire: one lease each.
+
+    What is due at a stopped destination, or at one whose own queue is not empty yet, is moved to that queue. So nobody
+    waits behind it, and it stands behind what was there before.
+    """
+    with engine.connect() as connection:
+        queues = parking.queues(connection)
+    besides = sorted(version for queue in queues for version in queue.versions)
+    leases = claim(engine, limit=limit, lease_s=lease_s, per_lease=per_lease, besides=besides)
+    more = sum(len(lease.postback_ids) for lease in leases) >= limit
+    if besides:
+        more |= parking.park(engine, besides) >= parking.PARK_LIMIT
+    room = max(1, limit // per_lease)
+    for queue in [queue for queue in queues if queue.acts][:room]:
+        drawn = parking.draw(engine, queue, limit=min(limit, per_lease), lease_s=lease_s)
+        if drawn is not None and drawn.rows:
+            leases += _leases(drawn.token, drawn.rows, per_lease)
+            more |= drawn.full
+    return Claimed(leases, more)
+
+
+def claim(
+    engine: Engine, *, limit: int, lease_s: float, per_lease: int, besides: Sequence[int] = ()
+) -> list[Lease]:
+    """Lease up to ``limit`` due postbacks, oldest first, for ``lease_s`` seconds; none of the versions ``besides``.
 
     Any number of clocks may do so at once: rows that another one is claiming are skipped. The leases come in
     the order of their oldest postback, at most ``per_lease`` postbacks of one destination version each.
     """
     with engine.begin() as connection:
         token = connection.execute(text("SELECT nextval('lease_tokens')")).scalar_one()
-        rows = connection.execute(_CLAIM, {"limit": limit, "token": token, "lease_s": lease_s}).all()
+        values = {"limit": limit, "token": token, "lease_s": lease_s, "besides": list(besides)}
+        rows = connection.execute(_CLAIM, values).all()
+    return _leases(token, rows, per_lease)
+
+
+def _leases(token: int, rows: Sequence[Row[Any]], per_lease: int) -> list[Lease]:
     by_version: dict[int, list[tuple[datetime, int]]] = defaultdict(list)
     for row in sorted(rows, key=lambda row: (row.due_at, row.id)):
         by_version[row.version_id].append((row.due_at, row.id))
@@ -99,11 +149,8 @@ def rescue_leased(engine: Engine, *, limit: int = 1000) -> int:
 
 def backlog(engine: Engine) -> Backlog:
     """What is overdue, for ``doctor`` and the metrics."""
-    query = text("""
-        SELECT count(*) AS due, coalesce(extract(epoch FROM now() - min(due_at)), 0)::float AS oldest_s
-        FROM postbacks WHERE due_at <= now() AND state IN ('held', 'retrying')""")
     with engine.connect() as connection:
-        row = connection.execute(query).one()
+        row = connection.execute(_BACKLOG).one()
         return Backlog(row.due, row.oldest_s)
 
 
@@ -111,7 +158,8 @@ def waiting_by_destination(engine: Engine) -> dict[str, int]:
     """How many postbacks each destination has under way or on hold, every version counted; none is left out."""
     query = text("""
         SELECT v.destination, sum(p.waiting)::bigint AS waiting FROM (
-            SELECT version_id, count(*) AS waiting FROM postbacks WHERE due_at IS NOT NULL GROUP BY version_id) p
+            SELECT version_id, count(*) AS waiting FROM postbacks
+            WHERE (due_at IS NOT NULL AND NOT parked) OR (due_at IS NOT NULL AND parked) GROUP BY version_id) p
         JOIN destination_versions v ON v.id = p.version_id GROUP BY v.destination""")
     with engine.connect() as connection:
         return {row.destination: row.waiting for row in connection.execute(query)}

@@ -23,7 +23,7 @@ from tests.benchmarks.peers import celery_tuning, ground, processes
 
 TABLES = (
     "receipts, rejects, signals, conversions, clicks, clicks_waiting, matches, postbacks, dedupe_keys, intents, attempts, hops, "
-    "destination_versions, audit"
+    "destination_versions, audit, stops"
 )
 CONCURRENCY = 50
 

@@ -23,7 +23,7 @@ from workers.rescuing import rescue
 
 TOKEN = "nym1CJjYiJ3oq6LkMxACGIHey7vM0vGDRyIJMTAuMS4xMi42KAE."
 LEASE_S = 15.0
-TABLES = "conversions, clicks, clicks_waiting, matches, signals, postbacks, dedupe_keys, destination_versions, receipts, rejects, intents, attempts, hops, checks, replays, replay_runs, audit"
+TABLES = "conversions, clicks, clicks_waiting, matches, signals, postbacks, dedupe_keys, destination_versions, receipts, rejects, intents, attempts, hops, checks, replays, replay_runs, audit, stops"
 QUICK_RETRY = {"attempts": 3, "base": "100ms", "factor": 2.0, "cap": "1s", "horizon": "1m"}
 
 
@@ -180,7 +180,8 @@ class Gun:
     def fire_due(self, limit: int = 1000) -> int:
         """One release pass, its hints taken up at once. Returns how many postbacks were leased."""
         leased = 0
-        for lease in releasing.claim(self.ground.engine, limit=limit, lease_s=self.lease_s, per_lease=200):
+        claimed = releasing.claim_all(self.ground.engine, limit=limit, lease_s=self.lease_s, per_lease=200)
+        for lease in claimed.leases:
             self.firing.fire(lease.token, lease.version_id, lease.postback_ids)
             leased += len(lease.postback_ids)
         return leased
