@@ -25,8 +25,8 @@ from schemas.postback import SettledAttempt
 log = structlog.get_logger()
 
 REFRESH_S = 1.0
-"""How long a process goes on with what it last read of the breakers. Less than any cooldown: so the answer to a probe
-is told by whoever gets it."""
+"""How long a process goes on with what it last read of the breakers. Less than ``KNOWN_WITHIN_S``: so the answer to a
+probe is told by whoever gets it."""
 
 
 @dataclass(slots=True)
@@ -76,6 +76,8 @@ class Pulse:
         )
         change = breaking.tell(self._engine, contract.name, outcomes, policy)
         self._untold[contract.name] = _Untold()
+        if change.after.state is not BreakerState.CLOSED:
+            self._troubled |= {contract.name}
         if change.after.state is not change.before.state:
             self._log(contract.name, change)
 

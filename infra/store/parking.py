@@ -18,7 +18,7 @@ from infra.store import audit
 from infra.store.breaking import keep_breaker, read_breaker
 from infra.store.destinations import read_version
 from infra.store.stopping import END_PAUSE, PAUSED
-from schemas.breaker import PROBES, BreakerState, closed, look, send_probes
+from schemas.breaker import PROBES, BreakerState, look, send_probes
 from schemas.destination import DestinationVersion
 
 PARK_LIMIT = 2000
@@ -112,8 +112,10 @@ class Drawn:
     full: bool
 
 
-def queues(connection: Connection) -> list[Queue]:
+def queues(engine: Engine) -> list[Queue]:
     """Every destination with a queue of its own, the one that was drawn from longest ago first."""
+    with engine.connect() as connection:
+        found = connection.execute(_QUEUES).all()
     return [
         Queue(
             row.destination,
@@ -121,7 +123,7 @@ def queues(connection: Connection) -> list[Queue]:
             row.stopped,
             row.pause_ended or row.expired or (row.due and (row.tries if row.stopped else row.drains)),
         )
-        for row in connection.execute(_QUEUES)
+        for row in found
         if row.stopped or row.due or row.pause_ended
     ]
 
@@ -153,7 +155,7 @@ def draw(engine: Engine, queue: Queue, *, limit: int, lease_s: float) -> Drawn |
             return _drain(lease, row, limit)
         if not breaker.wants_probes:
             return lease.take(_DRAW_EXPIRED, limit)
-        return _probe(lease, row, limit)
+        return _probe(lease, row)
 
 
 @dataclass(frozen=True, slots=True)
@@ -196,17 +198,12 @@ def _drain(lease: _Lease, row: Row[Any], limit: int) -> Drawn:
     return drawn
 
 
-def _probe(lease: _Lease, row: Row[Any], limit: int) -> Drawn:
-    contract = lease.version().contract
-    destination = lease.queue.destination
-    if contract.destination.breaker_policy is None:
-        # It was switched off while it was open.
-        keep_breaker(lease.connection, destination, closed(row.now), None)
-        return lease.take(_DRAW_ANY, limit)
+def _probe(lease: _Lease, row: Row[Any]) -> Drawn:
+    """A few attempts; they are waited for as long as they may take, should their worker die over them."""
     drawn = lease.take(_DRAW_PROBES, PROBES)
-    patience = contract.destination.limits.deadline + timedelta(seconds=lease.lease_s)
+    patience = lease.version().contract.destination.limits.deadline + timedelta(seconds=lease.lease_s)
     breaker = send_probes(look(read_breaker(row), row.now), len(drawn.rows), row.now, patience)
-    keep_breaker(lease.connection, destination, breaker, lease.token if drawn.rows else None)
+    keep_breaker(lease.connection, lease.queue.destination, breaker, lease.token if drawn.rows else None)
     return Drawn(drawn.token, drawn.rows, full=False)
 
 

@@ -81,13 +81,13 @@ def claim_all(engine: Engine, *, limit: int, lease_s: float, per_lease: int) -> 
     What is due at a stopped destination, or at one whose own queue is not empty yet, is moved to that queue. So nobody
     waits behind it, and it stands behind what was there before.
     """
-    with engine.connect() as connection:
-        queues = parking.queues(connection)
+    queues = parking.queues(engine)
     besides = sorted(version for queue in queues for version in queue.versions)
     leases = claim(engine, limit=limit, lease_s=lease_s, per_lease=per_lease, besides=besides)
     more = sum(len(lease.postback_ids) for lease in leases) >= limit
-    if besides:
-        more |= parking.park(engine, besides) >= parking.PARK_LIMIT
+    if besides and (parked := parking.park(engine, besides)):
+        more |= parked >= parking.PARK_LIMIT
+        queues = parking.queues(engine)
     room = max(1, limit // per_lease)
     for queue in [queue for queue in queues if queue.acts][:room]:
         drawn = parking.draw(engine, queue, limit=min(limit, per_lease), lease_s=lease_s)

@@ -15,6 +15,9 @@ STOP_LOCK = (
     0x53746F70  # "Stop": the class of advisory locks between the fire gate and a pause, one a destination
 )
 
+KNOWN_WITHIN_S = 2.0
+"""Within so many seconds every process has read that a breaker is open. No cooldown is shorter."""
+
 Kind = Literal["paused", "open", "half_open"]
 
 
@@ -66,6 +69,12 @@ _PAUSE = text("""
 END_PAUSE = text("""
     UPDATE stops SET paused_at = NULL, paused_until = NULL, paused_by = NULL, pause_reason = NULL, drains_at = now()
     WHERE destination = :destination""")
+
+
+# Every process knows by then that it is not closed, and tells the answers to its probes.
+_TRY_NOW = text(f"""
+    UPDATE stops SET breaker_until = greatest(now(), breaker_since + make_interval(secs => {KNOWN_WITHIN_S}))
+    WHERE destination = :destination""")  # noqa: S608 — a number of ours
 
 
 def stops(engine: Engine) -> dict[str, Stop]:

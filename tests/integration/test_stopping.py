@@ -1,0 +1,510 @@
+"""Stopping: a pause and an open breaker hold everything back, spend nothing, and let it all go on in order."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import pytest
+from sqlalchemy import Engine, text
+
+from infra.sink import SinkThread
+from infra.store import parking, releasing
+from infra.store.ledger import read_ledger
+from infra.store.stopping import pause, resume, stops, waiting
+from schemas.lifecycle import State
+from tests.integration.ground import (
+    QUICK_RETRY,
+    Ground,
+    Gun,
+    cleared,
+    contract,
+    conversion,
+    generic_url,
+    signal,
+    until,
+)
+from workers.firing import Firing
+from workers.releasing import release_due
+from workers.rescuing import rescue
+
+PATIENT = QUICK_RETRY | {"attempts": 50, "base": "50ms", "cap": "200ms"}
+TOUCHY = {"failures": 5, "share": 0.9, "window": "1m", "cooldown": "2s", "cap": "4s"}
+FOREVER = {"failures": 5, "share": 0.9, "window": "1m", "cooldown": "1h", "cap": "1h"}
+DOWN = [{"match": {}, "behave": "status:503"}]
+
+
+@pytest.fixture
+def ground(engine: Engine) -> Ground:
+    return cleared(engine)
+
+
+@pytest.fixture(scope="module")
+def _sink() -> Iterator[SinkThread]:
+    with SinkThread() as running:
+        yield running
+
+
+@pytest.fixture
+def sink(_sink: SinkThread) -> SinkThread:
+    _sink.client.reset()
+    _sink.client.plan([])
+    return _sink
+
+
+@pytest.fixture
+def gun(ground: Ground) -> Iterator[Gun]:
+    with ground.firing() as gun:
+        yield gun
+
+
+def take(ground: Ground, count: int, *, start: int = 0, **fields: Any) -> None:
+    """Conversions e0, e1 ..., each due a second after the one before, the last one now."""
+    names = [f"e{number}" for number in range(start, start + count)]
+    ground.take(*(conversion(name, **fields) for name in names))
+    ground.run(
+        """UPDATE postbacks p SET release_at = now() - make_interval(secs => :count - n.place),
+            due_at = now() - make_interval(secs => :count - n.place)
+        FROM conversions c, unnest(CAST(:names AS text[])) WITH ORDINALITY AS n(name, place)
+        WHERE p.conversion_id = c.id AND c.event_id = n.name""",
+        names=names,
+        count=count,
+    )
+
+
+def order_of_requests(sink: SinkThread) -> list[str]:
+    """The order ids that the network was asked about, in the order of the requests."""
+    return [request["raw"].partition("order_id=")[2].partition("&")[0] for request in sink.client.requests()]
+
+
+def parked(ground: Ground) -> int:
+    return int(ground.one("SELECT count(*) FROM postbacks WHERE parked"))
+
+
+# Pausing -------------------------------------------------------------------------------------------
+
+
+def test_a_paused_destination_fires_nothing_and_spends_nothing(
+    ground: Ground, gun: Gun, sink: SinkThread
+) -> None:
+    """Its due postbacks are parked, once; the others' go on."""
+    ground.apply(contract("d", generic_url(sink.url)), contract("other", generic_url(sink.url), events=["x"]))
+    take(ground, 30)
+    pause(ground.engine, "d", "anna", "they migrate")
+    ground.take(conversion("x", name="x"))
+    for _ in range(3):
+        gun.fire()
+    assert order_of_requests(sink) == ["x"]
+    assert (parked(ground), ground.states()) == (30, {"held": 30, "delivered": 1})
+    assert ground.one("SELECT count(*) FROM intents") == 1
+    assert releasing.backlog(ground.engine).due == 0
+    stop = stops(ground.engine)["d"]
+    assert (stop.kind, stop.who, stop.reason, stop.until) == ("paused", "anna", "they migrate", None)
+
+
+def test_what_was_parked_goes_on_oldest_first_and_what_came_later_behind_it(
+    ground: Ground, gun: Gun, sink: SinkThread
+) -> None:
+    """In the order in which it was due, through one place on the wire."""
+    ground.apply(contract("d", generic_url(sink.url), limits={"concurrency": 1}))
+    take(ground, 12)
+    pause(ground.engine, "d", "anna", "they migrate")
+    gun.fire()
+    assert parked(ground) == 12
+    resume(ground.engine, "d", "anna")
+    ground.take(*(conversion(f"e{number}") for number in (12, 13, 14)))
+    gun.fire_until_final()
+    assert order_of_requests(sink) == [f"e{number}" for number in range(15)]
+
+
+def test_a_pause_ends_by_itself_and_the_audit_says_so(ground: Ground, gun: Gun, sink: SinkThread) -> None:
+    ground.apply(contract("d", generic_url(sink.url)))
+    take(ground, 3)
+    pause(ground.engine, "d", "anna", "a moment", datetime.now(UTC) + timedelta(seconds=1))
+    gun.fire()
+    assert sink.client.counts()["requests"] == 0
+    gun.fire_until_final()
+    assert ground.states() == {"delivered": 3}
+    assert stops(ground.engine) == {}
+    said = ground.rows(
+        "SELECT who, action, detail->>'reason' AS reason FROM audit WHERE action LIKE 'destination.%'"
+    )
+    assert [(row.who, row.action) for row in said] == [
+        ("anna", "destination.pause"),
+        ("holdfire", "destination.resume"),
+    ]
+    assert said[1].reason.startswith("it was paused by anna until ")
+
+
+def test_once_pause_has_returned_no_intent_is_recorded(ground: Ground, sink: SinkThread) -> None:
+    """Four workers in full swing, paused over and over: not one intent is of an instant within a pause."""
+    ground.apply(contract("d", generic_url(sink.url)))
+    done = threading.Event()
+    spans: list[tuple[datetime, datetime]] = []
+
+    def fire(gun: Gun) -> None:
+        while not done.is_set():
+            gun.fire_due(limit=40)
+
+    with ground.firing() as gun, ThreadPoolExecutor(4) as threads:
+        clocks = [threads.submit(fire, gun) for _ in range(4)]
+        try:
+            for number in range(12):
+                take(ground, 60, start=number * 60)
+                until(lambda n=number: ground.one("SELECT count(*) FROM intents") > n * 40)
+                pause(ground.engine, "d", "anna", "race")
+                began = ground.one("SELECT clock_timestamp()")
+                time.sleep(0.1)
+                spans.append((began, ground.one("SELECT clock_timestamp()")))
+                resume(ground.engine, "d", "anna")
+        finally:
+            done.set()
+        for clock in clocks:
+            clock.result(30)
+        gun.fire_until_final()
+    within = [
+        ground.one("SELECT count(*) FROM intents WHERE intent_at BETWEEN :began AND :ended", began=b, ended=e)
+        for b, e in spans
+    ]
+    assert within == [0] * 12
+    assert ground.states() == {"delivered": 720}
+    assert len(sink.client.credits()) == 720
+
+
+def test_what_was_claimed_before_the_pause_is_given_back_at_the_gate(
+    ground: Ground, gun: Gun, sink: SinkThread
+) -> None:
+    """Nothing is asked either: the gate looks before it prepares anything."""
+    check = {"url": f"{sink.url}/ask/{{order_id}}", "allow_http": True, "allow_private": True}
+    ground.apply(contract("d", generic_url(sink.url), hold={"kind": "refund", "wait": "1s", "check": check}))
+    take(ground, 5)
+    (lease,) = releasing.claim(ground.engine, limit=10, lease_s=15, per_lease=10)
+    pause(ground.engine, "d", "anna", "stop")
+    gun.firing.fire(lease.token, lease.version_id, lease.postback_ids)
+    assert (parked(ground), sink.client.counts()["requests"]) == (5, 0)
+    states = ground.rows(
+        "SELECT state, attempts, lease_token, due_at = release_at AS in_place FROM postbacks"
+    )
+    assert {tuple(row) for row in states} == {("held", 0, None, True)}
+
+
+def test_one_that_expires_while_paused_is_expired_and_its_duplicate_takes_its_place(
+    ground: Ground, gun: Gun, sink: SinkThread
+) -> None:
+    """The age limit goes on: nothing is sent, and nobody has to resume for it."""
+    ground.apply(contract("d", generic_url(sink.url), dedupe="rejected"))
+    take(ground, 2, click_ids={"generic": "one-click-id"}, order_id="one")
+    assert ground.postback("e1").state == "duplicate"
+    ground.run("UPDATE postbacks SET expires_at = now() + interval '1 s' WHERE state = 'held'")
+    pause(ground.engine, "d", "anna", "stop")
+    gun.fire()
+    assert parked(ground) == 1
+    until(lambda: (gun.fire(), ground.postback("e0").state == "expired")[1])
+    assert ground.postback("e1").state == "held"
+    assert sink.client.counts()["requests"] == 0
+
+
+def test_signals_and_hands_move_what_is_parked_like_anything_else(
+    ground: Ground, gun: Gun, sink: SinkThread
+) -> None:
+    """Voided, extended, released: and none of them is taken for one that waits for `release --due`."""
+    ground.apply(contract("d", generic_url(sink.url), hold={"kind": "refund", "wait": "1s"}))
+    take(ground, 4)
+    pause(ground.engine, "d", "anna", "stop")
+    gun.fire()
+    assert (parked(ground), releasing.waiting_for_release(ground.engine)) == (4, 0)
+    ground.take(signal("refund", "r", "e0"), signal("chargeback", "c", "e1", outcome="opened"))
+    assert ground.postback("e0").void_reason == "refunded"
+    ground.run(
+        "UPDATE postbacks SET release_at = now() + interval '1 h', due_at = now() + interval '1 h' WHERE id = 3"
+    )
+    ground.take(signal("chargeback", "w", "e1", outcome="won"))
+    assert ground.postback("e1").state == "held"
+    resume(ground.engine, "d", "anna")
+    until(lambda: (gun.fire(), ground.states().get("delivered") == 2)[1])
+    assert ground.states() == {"voided": 1, "held": 1, "delivered": 2}
+    assert sorted(order_of_requests(sink)) == ["e1", "e3"]
+
+
+def test_a_rate_limit_holds_when_a_pause_ends(ground: Ground, gun: Gun, sink: SinkThread) -> None:
+    """Sixty were parked; 20 a second go out, in order, and none is claimed and given back over and over."""
+    ground.apply(contract("d", generic_url(sink.url), limits={"per_second": 20, "concurrency": 5}))
+    take(ground, 60)
+    pause(ground.engine, "d", "anna", "stop")
+    gun.fire()
+    resume(ground.engine, "d", "anna")
+    began, tokens = time.monotonic(), ground.one("SELECT last_value FROM lease_tokens")
+    gun.fire_until_final()
+    assert time.monotonic() - began > 2.2
+    asked = [int(name[1:]) for name in order_of_requests(sink)]
+    assert max(abs(place - number) for place, number in enumerate(asked)) <= 5
+    assert len(asked) == 60
+    assert tokens is not None
+
+
+def test_a_resumed_destination_does_not_keep_another_waiting(
+    ground: Ground, gun: Gun, sink: SinkThread
+) -> None:
+    """Hundreds stand in the queue of a slow one; another one's single postback goes with the next pass."""
+    ground.apply(
+        contract("slow", generic_url(sink.url, "late:0.5"), limits={"concurrency": 2}),
+        contract("quick", generic_url(sink.url), events=["x"]),
+    )
+    take(ground, 400)
+    pause(ground.engine, "slow", "anna", "stop")
+    gun.fire()
+    resume(ground.engine, "slow", "anna")
+    gun.fire_due()
+    ground.take(conversion("x", name="x"))
+    began = time.monotonic()
+    gun.fire_due()
+    until(lambda: ground.postback("x").state == "delivered", 3)
+    assert time.monotonic() - began < 2.5
+    assert ground.one("SELECT max(attempts) FROM postbacks WHERE parked") == 0
+    places = ground.rows("SELECT due_at = release_at AS kept FROM postbacks WHERE parked")
+    assert len(places) > 300
+    assert all(row.kept for row in places)
+    pause(ground.engine, "slow", "anna", "enough")
+    gun.settle()
+
+
+def test_a_full_queue_is_parked_beside_what_others_have_due(ground: Ground, sink: SinkThread) -> None:
+    """A pass leases the others' first and parks a bounded share; passes go on until all is parked."""
+    ground.apply(contract("d", generic_url(sink.url)), contract("o", generic_url(sink.url), events=["x"]))
+    take(ground, 50)
+    ground.take(conversion("x", name="x"))
+    pause(ground.engine, "d", "anna", "stop")
+    hinted: list[int] = []
+    release_due(
+        ground.engine,
+        hints_waiting=lambda: 0,
+        hint=lambda lease: hinted.extend(lease.postback_ids),
+        lease_s=15,
+    )
+    assert hinted == [ground.postback("x").id]
+    assert parked(ground) == 50
+
+
+def test_pausing_what_there_is_none_of_is_refused(ground: Ground) -> None:
+    with pytest.raises(KeyError):
+        pause(ground.engine, "nobody", "anna", "why not")
+    with pytest.raises(KeyError):
+        resume(ground.engine, "nobody", "anna")
+
+
+def test_resuming_what_goes_on_anyway_says_so_and_is_not_audited(ground: Ground, sink: SinkThread) -> None:
+    ground.apply(contract("d", generic_url(sink.url)))
+    assert resume(ground.engine, "d", "anna") is None
+    assert ground.one("SELECT count(*) FROM audit WHERE action = 'destination.resume'") == 0
+
+
+def test_what_a_pause_holds_up_is_counted(ground: Ground, sink: SinkThread) -> None:
+    ground.apply(contract("d", generic_url(sink.url), hold={"kind": "refund", "wait": "10m"}))
+    ground.take(*(conversion(f"e{number}") for number in range(4)))
+    ground.run("UPDATE postbacks SET due_at = now() - interval '1 m' WHERE id = 1")
+    ground.run("UPDATE postbacks SET expires_at = now() + interval '30 m' WHERE id = 2")
+    found = waiting(ground.engine, "d", datetime.now(UTC) + timedelta(hours=1))
+    assert (found.due, found.until, found.expires) == (1, 3, 1)
+    assert waiting(ground.engine, "d").expires == 0
+    assert found.first_expiry == ground.postback("e1").expires_at
+
+
+# The breaker ---------------------------------------------------------------------------------------
+
+
+def until_open(ground: Ground, gun: Gun, destination: str = "d") -> None:
+    def is_open() -> bool:
+        rescue(ground.engine, gun.renderer)
+        gun.fire()
+        return destination in stops(ground.engine)
+
+    until(is_open)
+
+
+def test_a_network_that_is_down_is_left_alone_and_all_is_delivered_once_it_is_back(
+    ground: Ground, gun: Gun, sink: SinkThread
+) -> None:
+    """While it is open only probes are spent, a few each cooldown; afterwards the oldest go first."""
+    ground.apply(
+        contract("d", generic_url(sink.url), retry=PATIENT, breaker=TOUCHY, limits={"concurrency": 1})
+    )
+    sink.client.plan(DOWN)
+    take(ground, 40)
+    gun.fire_due()
+    until_open(ground, gun)
+    stop = stops(ground.engine)["d"]
+    assert stop.kind == "open"
+    assert stop.who is None
+    assert "attempts failed" in stop.reason
+    assert stop.until is not None
+    gun.fire()
+    spent = ground.one("SELECT count(*) FROM attempts")
+    while ground.one("SELECT now()") < stop.until - timedelta(seconds=0.3):
+        gun.fire()
+    assert ground.one("SELECT count(*) FROM attempts") == spent
+    until(lambda: (gun.fire(), ground.one("SELECT trips FROM stops") == 2)[1])
+    assert ground.one("SELECT count(*) FROM attempts") == spent + 3
+    sink.client.plan([])
+    sink.client.reset()
+    gun.fire_until_final(30)
+    assert ground.states() == {"delivered": 40}
+    untried = [int(name[1:]) for name in order_of_requests(sink) if ground.postback(name).attempts == 1]
+    assert untried == sorted(untried)
+    assert stops(ground.engine) == {}
+    audited = ground.rows("SELECT who, action FROM audit WHERE action LIKE 'destination.%' ORDER BY id")
+    assert [tuple(row) for row in audited] == [
+        ("breaker", "destination.breaker_open"),
+        ("breaker", "destination.breaker_closed"),
+    ]
+    assert [entry.says for entry in read_ledger(ground.engine).entries if not entry.balances] == []
+
+
+@pytest.mark.parametrize("behaviour", ["status:403", "status:400"])
+def test_refusals_never_open_it(ground: Ground, gun: Gun, sink: SinkThread, behaviour: str) -> None:
+    """A network that says no is there."""
+    ground.apply(contract("d", generic_url(sink.url, behaviour), breaker=TOUCHY))
+    take(ground, 40)
+    gun.fire_until_final()
+    assert ground.states() == {"rejected": 40}
+    assert ground.one("SELECT count(*) FROM stops") == 0
+
+
+def test_a_rare_failure_among_many_answers_never_opens_it(ground: Ground, gun: Gun, sink: SinkThread) -> None:
+    """Every failure is told with the answers before it, and the breaker forgets it after as many more."""
+    ground.apply(contract("d", generic_url(sink.url), retry=PATIENT, breaker=TOUCHY | {"share": 0.5}))
+    for batch in range(12):
+        sink.client.plan([{"match": {}, "behave": "status:503", "times": 1}])
+        take(ground, 12, start=batch * 12)
+        gun.fire_until_final()
+    assert ground.states() == {"delivered": 144}
+    assert ground.one("SELECT count(*) FROM attempts") > 150
+    assert ground.one("SELECT breaker FROM stops") == "closed"
+
+
+def test_without_failures_no_breaker_is_written(ground: Ground, gun: Gun, sink: SinkThread) -> None:
+    ground.apply(contract("d", generic_url(sink.url), breaker=TOUCHY))
+    take(ground, 40)
+    gun.fire_until_final()
+    assert ground.one("SELECT count(*) FROM stops") == 0
+
+
+def test_a_destination_without_a_breaker_goes_on_trying(ground: Ground, gun: Gun, sink: SinkThread) -> None:
+    ground.apply(contract("d", generic_url(sink.url, "status:503"), breaker=False))
+    take(ground, 30)
+    gun.fire_until_final()
+    assert ground.states() == {"dead": 30}
+    assert ground.one("SELECT count(*) FROM stops") == 0
+
+
+def test_resuming_an_open_breaker_tries_at_once(ground: Ground, gun: Gun, sink: SinkThread) -> None:
+    """An hour of cooldown is not waited for when a person knows better."""
+    sink.client.plan(DOWN)
+    ground.apply(contract("d", generic_url(sink.url), retry=PATIENT, breaker=FOREVER))
+    take(ground, 20)
+    until_open(ground, gun)
+    sink.client.plan([])
+    resume(ground.engine, "d", "anna", "they are back")
+    gun.fire_until_final()
+    assert ground.states() == {"delivered": 20}
+
+
+def test_two_processes_share_one_breaker(ground: Ground, gun: Gun, sink: SinkThread) -> None:
+    """What one has found the other does not find out again."""
+    ground.apply(contract("d", generic_url(sink.url, "status:503"), retry=PATIENT, breaker=FOREVER))
+    take(ground, 20)
+    until_open(ground, gun)
+    take(ground, 20, start=20)
+    before = ground.one("SELECT count(*) FROM attempts")
+    with ground.firing() as other:
+        for lease in releasing.claim(ground.engine, limit=100, lease_s=15, per_lease=100):
+            other.firing.fire(lease.token, lease.version_id, lease.postback_ids)
+        other.settle()
+    assert ground.one("SELECT count(*) FROM attempts") == before
+    assert parked(ground) >= 20
+
+
+def test_probes_whose_worker_dies_are_followed_by_others(
+    ground: Ground, gun: Gun, sink: SinkThread, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Half open without an answer for too long: other probes go, and the network's answer to them closes it."""
+    sink.client.plan(DOWN)
+    limits = {"deadline": "500ms", "connect": "300ms"}
+    ground.apply(contract("d", generic_url(sink.url), retry=PATIENT, breaker=TOUCHY, limits=limits))
+    take(ground, 20)
+    until_open(ground, gun)
+    sink.client.plan([])
+    until(lambda: ground.one("SELECT breaker_until <= now() FROM stops"))
+    lost = releasing.claim_all(ground.engine, limit=100, lease_s=0.5, per_lease=100)
+    assert [len(lease.postback_ids) for lease in lost.leases] == [3]
+    assert stops(ground.engine)["d"].kind == "half_open"
+    gun.fire()
+    assert sink.client.counts()["requests"] == 5 + ground.one("SELECT count(*) FROM attempts") - 5
+    gun.fire_until_final()
+    assert ground.states() == {"delivered": 20}
+
+
+def test_only_the_probes_pass_the_gate_of_a_half_open_breaker(
+    ground: Ground, gun: Gun, sink: SinkThread
+) -> None:
+    """A lease from before it opened is given back, and its late hint costs nothing."""
+    sink.client.plan(DOWN)
+    ground.apply(contract("d", generic_url(sink.url), retry=PATIENT, breaker=TOUCHY))
+    take(ground, 20)
+    take(ground, 10, start=20)
+    ground.run("UPDATE postbacks SET due_at = now() + interval '1 h' WHERE id <= 10")
+    (late,) = releasing.claim(ground.engine, limit=10, lease_s=60, per_lease=10)
+    ground.run("UPDATE postbacks SET due_at = now() WHERE id <= 10")
+    until_open(ground, gun)
+    until(lambda: ground.one("SELECT breaker_until <= now() FROM stops"))
+    probing = releasing.claim_all(ground.engine, limit=100, lease_s=60, per_lease=100)
+    before = ground.one("SELECT count(*) FROM intents")
+    gun.firing.fire(late.token, late.version_id, late.postback_ids)
+    assert ground.one("SELECT count(*) FROM intents") == before
+    (probes,) = probing.leases
+    gun.firing.fire(probes.token, probes.version_id, probes.postback_ids)
+    assert ground.one("SELECT count(*) FROM intents") == before + 3
+
+
+# How it is done ------------------------------------------------------------------------------------
+
+
+def test_a_pass_reads_neither_past_the_parked_nor_all_of_a_queue(engine: Engine, sink: SinkThread) -> None:
+    """With 50,000 parked, a claim and a draw read what they take and little more: both by their index."""
+    ground = cleared(engine)
+    ground.apply(contract("d", generic_url(sink.url)))
+    ground.take(conversion("e"))
+    ground.run("""
+        INSERT INTO postbacks (conversion_id, version_id, state, release_at, due_at, parked)
+        SELECT 1, 1, 'held', now() - interval '1 h', now() - make_interval(secs => n), true
+        FROM generate_series(1, 50000) n""")
+    ground.run("ANALYZE postbacks")
+    claim = {"limit": 100, "token": 1, "lease_s": 1, "besides": []}
+    draw = {"limit": 100, "token": 1, "lease_s": 1, "versions": [1, 2]}
+    for statement, values, index in (
+        (releasing._CLAIM, claim, "postbacks_due_at"),
+        (parking._DRAW_ANY, draw, "postbacks_parked"),
+        (parking._DRAW_EXPIRED, draw, "postbacks_parked_expiring"),
+    ):
+        with engine.connect() as connection:
+            explained = connection.execute(
+                text(f"EXPLAIN (ANALYZE, BUFFERS, FORMAT JSON) {statement.text}"), values
+            )
+            plan = explained.scalar_one()[0]["Plan"]
+            connection.rollback()
+        assert index in str(plan)
+        assert plan["Shared Hit Blocks"] + plan["Shared Read Blocks"] < 3000, index
+
+
+def test_the_database_refuses_a_parked_one_on_its_way(ground: Ground, sink: SinkThread) -> None:
+    """A CHECK says what the code keeps to."""
+    ground.apply(contract("d", generic_url(sink.url)))
+    ground.take(conversion("e"))
+    ground.run("UPDATE postbacks SET parked = true")
+    with pytest.raises(Exception, match="postbacks_parked"):
+        ground.run("UPDATE postbacks SET state = 'leased', lease_token = 1")
+    assert ground.postback("e").state == State.HELD
+    assert Firing is not None
