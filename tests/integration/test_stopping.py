@@ -70,7 +70,7 @@ def take(ground: Ground, count: int, *, start: int = 0, **fields: Any) -> None:
         """UPDATE postbacks p SET release_at = now() - make_interval(secs => :count - n.place),
             due_at = now() - make_interval(secs => :count - n.place)
         FROM conversions c, unnest(CAST(:names AS text[])) WITH ORDINALITY AS n(name, place)
-        WHERE p.conversion_id = c.id AND c.event_id = n.name""",
+        WHERE p.conversion_id = c.id AND c.event_id = n.name AND p.state = 'held'""",
         names=names,
         count=count,
     )
@@ -116,7 +116,8 @@ def test_what_was_parked_goes_on_oldest_first_and_what_came_later_behind_it(
     gun.fire()
     assert parked(ground) == 12
     resume(ground.engine, "d", "anna")
-    ground.take(*(conversion(f"e{number}") for number in (12, 13, 14)))
+    now = datetime.now(UTC).isoformat()
+    ground.take(*(conversion(f"e{number}", occurred_at=now) for number in (12, 13, 14)))
     gun.fire_until_final()
     assert order_of_requests(sink) == [f"e{number}" for number in range(15)]
 
