@@ -4,17 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
+from datetime import datetime
 
 from markupsafe import Markup
 
+from infra.store.arrivals import Brought
 from infra.store.records import Life, PostbackRecord
-from investigations.console.exchange import Row, Told, Unfolded, attempt_row, told, unfold_check
+from investigations.console.exchange import Row, Told, Unfolded, attempt_row, unfold_check
+from investigations.console.exchange import told as facts_of
 from investigations.console.marking import Marker
 from investigations.console.timeline import Drawing, draw
 from investigations.corrections import in_reading_order, title
 from investigations.facts import Fact, conversion_facts, postback_facts
 from investigations.next_step import next_step
-from investigations.trail import moments
+from investigations.trail import Moment, moments
 from investigations.words import clock, money, offset, visible
 from schemas.by_hand import Act
 from schemas.ids import parse, show
@@ -95,9 +98,10 @@ class LifeView:
         return len(self.happenings) > _LONG_LIFE
 
 
-def life_view(life: Life, marker: Marker) -> LifeView:
-    """Everything of a conversion, as the reader whom ``marker`` is for may see it."""
+def life_view(life: Life, marker: Marker, brought: Brought | None = None) -> LifeView:
+    """Everything of a conversion, as the reader whom ``marker`` is for may see it. ``brought``: the request it came in."""
     event, postbacks = life.conversion.event, in_reading_order(life)
+    told = moments(life) if brought is None else sorted([*moments(life), came_in(brought)], key=_at)
     return LifeView(
         id=show("cv", life.conversion.id),
         name=marker(visible(event.name)),
@@ -105,12 +109,23 @@ def life_view(life: Life, marker: Marker) -> LifeView:
         order=marker(visible(event.order_id)) if event.order_id else None,
         now=clock(life.now),
         fates=tuple(_fate(life, each, marker) for each in postbacks),
-        facts=tuple(told(_named(conversion_facts(life)), marker)),
-        drawing=draw(life),
-        happenings=tuple(_happenings(life, marker)),
+        facts=tuple(facts_of(_named(conversion_facts(life)), marker)),
+        drawing=draw(life, told),
+        happenings=tuple(_happenings(life, told, marker)),
         postbacks=tuple(_postback(life, each, marker) for each in postbacks),
         comparable=sum(len(each.attempts) for each in postbacks) > 1,
     )
+
+
+def came_in(brought: Brought) -> Moment:
+    """The request as a moment of the life that it began."""
+    line = f"{visible(brought.method)} {visible(brought.target)}"
+    text = f"{line} came in over HTTP and was answered {brought.status_code}"
+    return Moment(brought.received_at, show("in", brought.id), "request", text)
+
+
+def _at(moment: Moment) -> datetime:
+    return moment.at
 
 
 def _named(facts: Iterator[Fact]) -> Iterator[tuple[str, str]]:
@@ -130,7 +145,7 @@ def _postback(life: Life, postback: PostbackRecord, marker: Marker) -> PostbackV
         state=postback.state.value,
         title="" if postback.adjusts is None else title(postback),
         next=marker(visible(next_step(life, postback))),
-        facts=tuple(told(_named(postback_facts(life, postback)), marker)),
+        facts=tuple(facts_of(_named(postback_facts(life, postback)), marker)),
         attempts=tuple(attempt_row(life, postback, each, marker) for each in postback.attempts),
         checks=tuple(unfold_check(life, postback, each, marker) for each in postback.checks),
         acts=_ACTS.get(postback.state, ()),
@@ -152,10 +167,13 @@ _ACTS: dict[State, tuple[str, ...]] = {
 }
 
 
-def _happenings(life: Life, marker: Marker) -> Iterator[Happening]:
+_PLACES = {"at": "#{}", "pb": "#{}", "ck": "#{}", "sg": "/signals/{}", "in": "/inbox/{}"}
+
+
+def _happenings(life: Life, moments_told: list[Moment], marker: Marker) -> Iterator[Happening]:
     start = life.conversion.event.occurred_at
     named: set[str] = set()
-    for moment in moments(life):
+    for moment in moments_told:
         subject = parse(moment.subject)
         prefix = subject[0] if subject else ""
         # An attempt's details are its exchange, which is unfolded at the postback; a signal has no place but this.
@@ -167,7 +185,7 @@ def _happenings(life: Life, marker: Marker) -> Iterator[Happening]:
             at=clock(moment.at),
             since=offset(start, moment.at),
             subject=moment.subject,
-            href=f"#{moment.subject}" if prefix in {"at", "pb", "ck"} else "",
+            href=_PLACES.get(prefix, "").format(moment.subject),
             kind=moment.kind,
             text=marker(moment.text),
             details=tuple(map(marker, details)),

@@ -90,9 +90,12 @@ class Drawing:
         return frozenset(marks | {bar.kind for lane in self.lanes for bar in lane.bars})
 
 
-def draw(life: Life) -> Drawing:
-    """Draw a life. What lies in the future (a window's end, a retry, an age limit) is drawn behind ``now``."""
-    told = moments(life)
+def draw(life: Life, told: list[Moment] | None = None) -> Drawing:
+    """Draw a life. What lies in the future (a window's end, a retry, an age limit) is drawn behind ``now``.
+
+    ``told``: its moments, where there is more to tell than the life has.
+    """
+    told = moments(life) if told is None else told
     axis = scale(_instants(life, told), _LEFT, _RIGHT)
     lanes = [_conversion(told, axis, _TOP)]
     for number, postback in enumerate(in_reading_order(life), 1):
@@ -137,6 +140,7 @@ def _window_shown(life: Life, postback: PostbackRecord) -> bool:
 
 
 _CONVERSION_MARKS = {
+    "request": ("request", "plain"),
     "clicked": ("click", "plain"),
     "occurred": ("event", "plain"),
     "received": ("receipt", "plain"),

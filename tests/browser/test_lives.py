@@ -100,8 +100,6 @@ def test_of_a_long_life_the_older_attempts_have_pages_of_their_own(tab: Tab, sta
 
 def test_every_id_leads_to_its_place(tab: Tab, stage: Stage) -> None:
     conversion = f"{tab.url}/conversions/{stage.cv['delivered']}"
-    tab.open("/signals/sg_1")
-    expect(tab.page).to_have_url(f"{conversion}#sg_1")
     tab.open(f"/postbacks/{stage.postback('delivered')}")
     expect(tab.page).to_have_url(f"{conversion}#{stage.postback('delivered')}")
 

@@ -8,7 +8,7 @@ from starlette.responses import RedirectResponse, Response
 from investigations.console.comparison import compare
 from investigations.console.errors import BadRequestError
 from investigations.console.exchange import attempt_row
-from investigations.console.frame import render
+from investigations.console.frame import note_evidence, render
 from investigations.console.marking import Marker
 from investigations.console.reading import Found, attempt_of, marker_of
 from investigations.console.routing import page
@@ -35,6 +35,8 @@ def _compare(request: Request) -> Response:
         )
     left, right = (attempt_of(request, str(each)) for each in given)
     marker = marker_of(request, left.life, right.life)
+    for each in (left, right):
+        note_evidence(request, show("at", each.attempt.id))
     sections = compare(left.compared, right.compared, marker.plain)
     return render(
         request,

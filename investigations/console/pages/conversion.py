@@ -6,8 +6,9 @@ from starlette.requests import Request
 from starlette.responses import RedirectResponse, Response
 
 from infra.store import search
+from infra.store.arrivals import brought_by
 from investigations.console.exchange import attempt_row, unfold
-from investigations.console.frame import NotFoundError, engine_of, render, signed_in
+from investigations.console.frame import NotFoundError, engine_of, note_evidence, render, signed_in
 from investigations.console.life_view import life_view, newest
 from investigations.console.reading import attempt_of, life_of, marker_of, number_of
 from investigations.console.routing import page
@@ -18,6 +19,7 @@ from schemas.ids import show
 LEGEND = (
     ("click", "plain", "ad clicked"),
     ("event", "plain", "event"),
+    ("request", "plain", "came in"),
     ("receipt", "plain", "received"),
     ("match", "plain", "click found"),
     ("signal", "signal", "signal"),
@@ -44,10 +46,11 @@ LEGEND = (
 def _conversion(request: Request) -> Response:
     life = life_of(request, number_of(request.path_params["id"], "cv"), newest)
     marker = marker_of(request, life)
+    note_evidence(request, show("cv", life.conversion.id))
     return render(
         request,
         "conversion.html",
-        life=life_view(life, marker),
+        life=life_view(life, marker, brought_by(engine_of(request), life.conversion)),
         seen=marker.plain,
         legend=LEGEND,
         act_urls={
@@ -71,14 +74,6 @@ def _check(request: Request) -> Response:
     return _to_conversion(found, show("ck", number))
 
 
-def _signal(request: Request) -> Response:
-    number = number_of(request.path_params["id"], "sg")
-    conversions = search.conversions_of_signal(engine_of(request), number)
-    if not conversions:
-        raise NotFoundError(f"There is no signal {show('sg', number)}, or it waits for its conversion.")
-    return _to_conversion(conversions[0], show("sg", number))
-
-
 def _to_conversion(number: int | None, anchor: str) -> Response:
     if number is None:
         raise NotFoundError(f"There is no {anchor}.")
@@ -89,6 +84,7 @@ def _attempt(request: Request) -> Response:
     found = attempt_of(request, request.path_params["id"])
     marker = marker_of(request, found.life)
     before, after = found.neighbours
+    note_evidence(request, show("at", found.attempt.id))
     return render(
         request,
         "attempt.html",
@@ -108,6 +104,5 @@ routes = [
     page("/conversions/{id}", _conversion),
     page("/postbacks/{id}", _postback),
     page("/checks/{id}", _check),
-    page("/signals/{id}", _signal),
     page("/attempts/{id}", _attempt),
 ]

@@ -1,0 +1,58 @@
+"""Which request brought a conversion, as far as the inbox tells: the two are kept apart, so it is looked for."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+
+from sqlalchemy import Engine, text
+
+from infra.db.snapshot import snapshot
+from infra.store.records import ConversionRecord
+
+# What comes over HTTP is taken in within moments, unless intake was behind; each look is bounded by its number of rows.
+_LOOKS = (timedelta(seconds=5), timedelta(minutes=10))
+_MOST_ROWS = 1_000
+
+_BROUGHT = text("""
+    SELECT id, received_at, kind, method, target, status_code FROM (
+        SELECT id, received_at, kind, source, method, target, status_code, body, accepted FROM inbox
+        WHERE received_at > :since AND received_at <= :until AND kind <> 'click' LIMIT :most) near
+    WHERE accepted > 0 AND (position(CAST(:event_id AS bytea) IN body) > 0
+        OR (kind = 'hook' AND source = :source AND position(CAST(:named AS bytea) IN body) > 0))
+    ORDER BY id LIMIT 1""")
+
+
+@dataclass(frozen=True, slots=True)
+class Brought:
+    """The request that a conversion came in, most likely: the first before it that names it and had events taken."""
+
+    id: int
+    received_at: datetime
+    kind: str
+    method: str
+    target: str
+    status_code: int
+
+
+def brought_by(engine: Engine, conversion: ConversionRecord) -> Brought | None:
+    """The request that names the conversion by its event id; of a vendor's hook, by the last part of that.
+
+    None for what came another way, for a body that came compressed, and for one that intake was long behind with.
+    """
+    event = conversion.event
+    values = {
+        "until": conversion.received_at,
+        "event_id": event.event_id.encode("utf-8", "surrogatepass"),
+        "named": event.event_id.rpartition(":")[2].encode("utf-8", "surrogatepass"),
+        "source": event.source,
+        "most": _MOST_ROWS,
+    }
+    with snapshot(engine) as connection:
+        for back in _LOOKS:
+            row = connection.execute(
+                _BROUGHT, values | {"since": conversion.received_at - back}
+            ).one_or_none()
+            if row is not None:
+                return Brought(**row._mapping)
+    return None
