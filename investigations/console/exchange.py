@@ -136,7 +136,9 @@ def lines(texts: Iterable[str], marker: Marker) -> Iterator[Line]:
 
 def _exchanges(hops: Iterable[Hop], marker: Marker) -> Iterator[Exchange]:
     for hop in hops:
-        yield Exchange(hop.number, tuple(lines(exchange_lines(hop), marker)), marker(curl_command(hop)))
+        yield Exchange(
+            hop.number, tuple(lines(exchange_lines(hop), marker)), marker(curl_command(marker.hop(hop)))
+        )
 
 
 def told(facts: Iterable[tuple[str, str]], marker: Marker) -> Iterator[Told]:

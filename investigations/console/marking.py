@@ -8,11 +8,12 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from markupsafe import Markup
 
 from infra.store.records import Life
+from schemas.exchange import Hop
 from schemas.redaction import writings
 
 _MASKED = r"\[secret:[0-9a-f]{8}\]"
@@ -68,6 +69,21 @@ class Marker:
     def plain(self, text: str) -> str:
         """The text as its reader may see it, without marks: for titles, attributes and comparisons."""
         return text if self.hide is None else self.hide(text)
+
+    def hop(self, hop: Hop) -> Hop:
+        """The hop as its reader may see it: what is made of it then, in whatever quoting, has nothing to hide."""
+        if self.hide is None:
+            return hop
+        return replace(
+            hop,
+            url=self.hide(hop.url),
+            request_head=self._bytes(hop.request_head),
+            request_body=self._bytes(hop.request_body),
+        )
+
+    def _bytes(self, raw: bytes) -> bytes:
+        assert self.hide is not None
+        return self.hide(raw.decode("utf-8", "surrogateescape")).encode("utf-8", "surrogateescape")
 
     def __call__(self, text: str) -> Markup:
         """The text as HTML."""

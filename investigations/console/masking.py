@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterable
 from dataclasses import dataclass
+from functools import lru_cache
 
 from schemas.redaction import Redactor
 
@@ -39,8 +40,14 @@ def mask(click_id: str) -> str:
     return f"[click id:{hashlib.sha256(click_id.encode('utf-8', 'surrogatepass')).hexdigest()[:8]}]"
 
 
+@lru_cache(maxsize=512)
+def _redactor(click_id: str) -> Redactor:
+    """Made once for all the lines of a page: making one costs more than a line does."""
+    return Redactor((click_id,))
+
+
 def _replaced(data: bytes, click_id: str) -> bytes:
     if len(click_id) < 8:
         return data.replace(click_id.encode(), mask(click_id).encode())
     secret = f"[secret:{hashlib.sha256(click_id.encode()).hexdigest()[:8]}]".encode()
-    return Redactor((click_id,)).in_bytes(data).replace(secret, mask(click_id).encode())
+    return _redactor(click_id).in_bytes(data).replace(secret, mask(click_id).encode())
