@@ -21,12 +21,12 @@ from schemas.exchange import Hop
 
 MOST_LINES = 2_000
 """Of a section that are aligned; what goes beyond is compared line by line, in place."""
-MOST_FIELDS = re.compile(
-    r"\[(?:secret|click(?: id)?):[0-9a-f,]+\]|[\s&?;,/=\"'<>]|[^\s&?;,/=\"'<>]+?(?=\[(?:secret|click)|[\s&?;,/=\"'<>]|$)"
-)
-"""What is masked is one field, whatever it stands in."""
+MOST_FIELDS = 500
 """Of a line that are aligned."""
-_FIELDS = re.compile(r"[\s&?;,/=\"'<>]|[^\s&?;,/=\"'<>]+")
+_MASKED = r"\[(?:secret|click(?: id)?):[0-9a-f,]+\]"
+"""One field, whatever it stands in."""
+_END = r"[\s&?;,/=\"'<>]"
+_FIELDS = re.compile(rf"{_MASKED}|{_END}|(?:(?!{_MASKED})[^\s&?;,/=\"'<>])+")
 
 
 class Kind(StrEnum):
