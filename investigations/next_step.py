@@ -20,6 +20,8 @@ from schemas.signals import Outcome, VoidReason
 
 _OVERDUE = timedelta(seconds=30)
 """Later than this, somebody should look whether anything runs."""
+_IN_VAIN = ("delivered before; fired again", "fired again, it came to nothing")
+"""How the reason of one begins that was fired again and stays what it was."""
 
 
 def next_step(life: Life, postback: PostbackRecord) -> str:
@@ -99,15 +101,30 @@ def _waiting(postback: PostbackRecord, now: datetime) -> str:
     due_at = postback.due_at or postback.release_at
     if (asking := _asking(postback, due_at, now)) is not None:
         return asking
-    following = postback.attempts_made + 1
-    attempt = f" (attempt {following} of {postback.version.contract.retry.attempts})"
-    verb = "retries" if postback.attempts_made else "fires"
-    numbered = attempt if postback.attempts_made else ""
+    verb, numbered = _verb(postback)
     if due_at > now:
         return f"{verb} at {clock(due_at)} UTC, in {span(due_at - now)}{numbered}{_remark(postback)}"
     late = now - due_at
     hint = "; is a worker running? See `holdfire doctor`" if late > _OVERDUE else ""
     return f"{verb} with the next tick, due since {span(late)}{numbered}{hint}"
+
+
+def _verb(postback: PostbackRecord) -> tuple[str, str]:
+    """What it does next, and which attempt that is."""
+    if postback.fires_again:
+        assert postback.run_id is not None
+        return f"fires again in {show('rn', postback.run_id)},", f" ({_nth(postback)})"
+    if postback.attempts_made:
+        return "retries", f" ({_nth(postback)})"
+    return "fires", ""
+
+
+def _nth(postback: PostbackRecord) -> str:
+    """Which attempt comes next; of one that a person fired again also which it is since then."""
+    following, of = postback.attempts_made + 1, postback.version.contract.retry.attempts
+    if not postback.budget_from:
+        return f"attempt {following} of {of}"
+    return f"attempt {following}, {following - postback.budget_from} of {of} since it was fired again"
 
 
 def _asking(postback: PostbackRecord, due_at: datetime, now: datetime) -> str | None:
@@ -126,13 +143,18 @@ def _asking(postback: PostbackRecord, due_at: datetime, now: datetime) -> str | 
 def _remark(postback: PostbackRecord) -> str:
     """What was said of one that was never attempted: how it came to wait, or why the gate put it off."""
     deferred = postback.due_at not in {None, postback.release_at}
-    if postback.attempts_made or not postback.reason or (postback.adjusts is not None and not deferred):
+    if (
+        postback.fires_again
+        or postback.attempts_made
+        or not postback.reason
+        or (postback.adjusts is not None and not deferred)
+    ):
         return ""
     return f"{', put off at the gate' if deferred else ''}; {postback.reason}"
 
 
 def _leased(postback: PostbackRecord, now: datetime) -> str:
-    attempt = f"attempt {postback.attempts_made + 1} of {postback.version.contract.retry.attempts}"
+    attempt = _nth(postback)
     if postback.due_at is not None and postback.due_at < now:
         return f"its worker fell silent before {attempt}: the next tick takes it back, nothing was sent"
     if postback.version.contract.asks and postback.adjustment is None:
@@ -161,6 +183,8 @@ def _firing(postback: PostbackRecord, now: datetime) -> str:
 
 def _delivered(life: Life, postback: PostbackRecord) -> str:
     words = _by_attempt(postback)
+    if postback.run_id is not None and (postback.reason or "").startswith(_IN_VAIN):
+        words += f"; {(postback.reason or '').removeprefix('delivered before; ')}"
     if postback.version.contract.network.delivered_means == "tried":
         words += "; this network answers the same when it counted nothing"
     if postback.void_reason:
@@ -180,6 +204,8 @@ def _by_attempt(postback: PostbackRecord) -> str:
     delivering = next(
         (a for a in postback.attempts if a.outcome is not None and a.outcome.state is State.DELIVERED), None
     )
+    if delivering is None and postback.settled_by is not None:
+        return f"delivered, as {postback.settled_by} learned from the network"
     return "delivered" + (f" by attempt {delivering.number}" if delivering else "")
 
 

@@ -15,6 +15,7 @@ from infra.store.records import (
     ConversionRecord,
     Life,
     PostbackRecord,
+    RedoRecord,
     RejectRecord,
     SignalRecord,
 )
@@ -60,6 +61,7 @@ def moments(life: Life) -> list[Moment]:
         *(_signal(life, signal) for signal in life.signals),
         *map(_repeat, life.repeats),
         *map(_act, life.acts),
+        *map(_redone, life.redone),
     ]
     for postback in life.postbacks:
         found += _postback(life, postback)
@@ -168,6 +170,48 @@ def _act(act: ActRecord) -> Moment:
             )
 
 
+def _redone(record: RedoRecord) -> Moment:
+    """What a person did about one that had ended."""
+    subject, who, why = show("pb", record.postback_id), visible(record.who), visible(record.reason)
+    run = "" if record.run_id is None else show("rn", record.run_id)
+    match record.action:
+        case "replay":
+            text = f"to be fired again, by {who} in {run}: {why}"
+            return Moment(record.at, subject, "replayed", text, tuple(_replay_details(record)), "cyan")
+        case "put_back":
+            text = f"put back by {who} before it was fired again in {run}: {why}"
+            return Moment(record.at, subject, "put_back", text, style="cyan")
+    words = "the network has it" if record.said == "delivered" else "the network has not counted it"
+    text = f"settled by {who}: {words}: {why}"
+    return Moment(record.at, subject, "settled_by_hand", text, style="magenta")
+
+
+def _replay_details(record: RedoRecord) -> Iterator[str]:
+    made = f"after {record.attempts} attempt{'' if record.attempts == 1 else 's'}"
+    due = "" if record.due_at is None else f"; due at {clock(record.due_at)} UTC"
+    yield f"it was    {record.state} {made if record.attempts else 'without an attempt'}{due}"
+    if record.version is not None:
+        yield f"version   {record.version} of its destination from then on"
+    for why in record.overruled:
+        yield f"overruled {visible(why)}"
+
+
+def nth_attempt(life: Life, postback: PostbackRecord, number: int) -> str:
+    """``attempt 2 of 12``; of one that was fired again also which it is since then."""
+    of = postback.version.contract.retry.attempts
+    before = max(
+        (
+            each.attempts
+            for each in life.redone
+            if each.postback_id == postback.id and each.action == "replay" and each.attempts < number
+        ),
+        default=0,
+    )
+    if not before:
+        return f"attempt {number} of {of}"
+    return f"attempt {number}, {number - before} of {of} since it was fired again"
+
+
 def _postback(life: Life, postback: PostbackRecord) -> Iterator[Moment]:
     subject = show("pb", postback.id)
     closed_at = postback.settled_at if not postback.attempts_made else None
@@ -190,6 +234,7 @@ def _postback(life: Life, postback: PostbackRecord) -> Iterator[Moment]:
     told = postback.state is State.VOIDED and any(
         not each.wish for each in life.acts_on(postback.id, Act.VOID)
     )
+    told |= (postback.reason or "").startswith("settled by hand")
     if postback.lost_at is not None:
         text = loss(life, postback)
         yield Moment(postback.lost_at, subject, "lost", text, (why_lost(life, postback),), style="bold red")
@@ -257,9 +302,8 @@ def _released(life: Life, postback: PostbackRecord) -> str:
 
 
 def _attempt(life: Life, postback: PostbackRecord, attempt: AttemptRecord) -> Moment:
-    of = postback.version.contract.retry.attempts
     what = "" if postback.adjusts is None else f"{title(postback)}, "
-    name = f"{what}attempt {attempt.number} of {of}"
+    name = f"{what}{nth_attempt(life, postback, attempt.number)}"
     outcome = attempt.outcome
     if outcome is None:
         text, style = f"{name} by {visible(attempt.worker)} → no outcome yet", "cyan"

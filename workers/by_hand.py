@@ -2,40 +2,18 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import Annotated
 
 import typer
 from pydantic_core import PydanticCustomError
-from sqlalchemy import Engine
 
 from infra.filters import AsJson, AskingError, Filters, iso_instant, with_filters
 from infra.open import open_store
-from infra.store import audit
-from infra.store.by_hand import Selection, Signature, carry_out, consider, extent
-from infra.store.firing import database_now
+from infra.selecting import DryRun, Identifier, Reason, Who, read_selection, read_signature
+from infra.store.by_hand import carry_out, consider, extent
 from schemas.by_hand import Act, Errand, Extension
 from schemas.durations import parse as parse_duration
-from schemas.ids import parse as parse_id
 from workers.by_hand_page import Report
-
-LONGEST_REASON = 500
-
-Identifier = Annotated[
-    str | None,
-    typer.Argument(
-        metavar="ID", help="pb_N; or cv_N or an event id: all of its postbacks.", show_default=False
-    ),
-]
-Reason = Annotated[
-    str | None, typer.Option("--reason", help="Why. It is kept with who did it, and the trail tells it.")
-]
-Who = Annotated[
-    str | None, typer.Option("--as", metavar="NAME", help="Who does it; else the login name and the host.")
-]
-DryRun = Annotated[
-    bool, typer.Option("--dry-run", help="Only say what would be done, and what would be refused.")
-]
 
 
 def register(app: typer.Typer) -> None:
@@ -159,9 +137,9 @@ def _run(  # noqa: PLR0913 — as the commands have it
 ) -> None:
     if identifier is None and not filters.given():
         raise AskingError(f"{errand.act}: name an ID or a filter; `holdfire find` shows what a filter finds")
-    signature = None if dry_run else Signature(who or audit.operator(), _reason(errand.act, reason))
+    signature = None if dry_run else read_signature(errand.act, reason, who)
     with open_store() as engine:
-        selection = _selection(engine, errand.act, identifier, filters)
+        selection = read_selection(engine, errand.act, identifier, filters)
         there = extent(engine, selection)
         report = Report(errand.act, there.count, dry_run=dry_run, as_json=as_json)
         batches = (
@@ -178,37 +156,6 @@ def _run(  # noqa: PLR0913 — as the commands have it
     report.close()
     if report.refused or not report.moved:
         raise typer.Exit(1)
-
-
-def _selection(engine: Engine, act: Act, identifier: str | None, filters: Filters) -> Selection:
-    criteria = filters.criteria(database_now(engine))
-    if identifier is None:
-        return Selection(criteria)
-    parsed = parse_id(identifier)
-    if parsed is None:
-        if filters.event is not None:
-            raise AskingError(f"{act}: {identifier!r} is taken for an event id, and --event names another")
-        return Selection(replace(criteria, event_id=identifier))
-    prefix, number = parsed
-    match prefix:
-        case "pb":
-            return Selection(criteria, postback_id=number)
-        case "cv":
-            return Selection(criteria, conversion_id=number)
-        case _:
-            raise AskingError(
-                f"{act}: {identifier} is no postback; give pb_N, cv_N or an event id, as `holdfire trail {identifier}` "
-                "shows them"
-            )
-
-
-def _reason(act: Act, reason: str | None) -> str:
-    said = (reason or "").strip()
-    if not said:
-        raise AskingError(f'{act}: --reason is missing; say why, such as --reason "fraud ring": it is kept')
-    if len(said) > LONGEST_REASON:
-        raise AskingError(f"{act}: --reason has {len(said)} characters; say it in {LONGEST_REASON}")
-    return said
 
 
 def _extension(by: str | None, to: str | None) -> Extension:

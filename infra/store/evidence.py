@@ -22,6 +22,7 @@ from infra.store.records import (
     MatchRecord,
     Outcome,
     PostbackRecord,
+    RedoRecord,
     RejectRecord,
     SignalRecord,
 )
@@ -91,6 +92,11 @@ _ACTS = text("""
         AND action IN ('postback.void', 'postback.extend', 'postback.release') ORDER BY id""")
 
 
+_REDONE = text("""
+    SELECT at, who, action, detail, postback_id FROM audit
+    WHERE postback_id IN (SELECT id FROM postbacks WHERE conversion_id = :id)
+        AND action IN ('postback.replay', 'postback.put_back', 'postback.settle') ORDER BY id""")
+
 Choice = Callable[[Sequence[int]], Collection[int]]
 """Of the ids of a conversion's attempts, oldest first: those whose hops are to be read."""
 
@@ -134,6 +140,7 @@ def read_life(engine: Engine, conversion_id: int, *, hops_of: Choice = every) ->
             postbacks=_postbacks(connection, conversion_id, hops_of),
             repeats=tuple(map(reject_record, connection.execute(_REPEATS, named))),
             acts=tuple(map(_act, connection.execute(_ACTS, {"id": conversion_id}))),
+            redone=tuple(map(_redo, connection.execute(_REDONE, {"id": conversion_id}))),
         )
 
 
@@ -177,6 +184,10 @@ def _postbacks(connection: Connection, conversion_id: int, hops_of: Choice) -> t
             lost_at=row.lost_at,
             let_go_at=row.let_go_at,
             checks=tuple(checks[row.id]),
+            run_id=row.run_id,
+            budget_from=row.budget_from,
+            falls_back=None if row.falls_back is None else State(row.falls_back),
+            settled_by=row.settled_by,
             unreadable=tuple(
                 f"archive {gap.file} {gap.why}"
                 for gap in archived.gaps
@@ -364,6 +375,25 @@ def _act(row: Row[Any]) -> ActRecord:
         wish=detail["wish"],
         before=datetime.fromisoformat(detail["from"]),
         after=datetime.fromisoformat(detail["to"]),
+    )
+
+
+def _redo(row: Row[Any]) -> RedoRecord:
+    get = row.detail.get
+    state, due_at = get("state"), get("due_at")
+    return RedoRecord(
+        at=row.at,
+        postback_id=row.postback_id,
+        action=row.action.removeprefix("postback."),
+        who=row.who,
+        reason=get("reason"),
+        run_id=get("run"),
+        state=None if state is None else State(state),
+        attempts=get("attempts", 0),
+        due_at=None if due_at is None else datetime.fromisoformat(due_at),
+        overruled=tuple(get("overruled", ())),
+        version=get("version"),
+        said=get("said"),
     )
 
 

@@ -200,6 +200,19 @@ class PostbackRecord:
     checks: tuple[CheckRecord, ...] = ()
     unreadable: tuple[str, ...] = ()
     """Archives that have evidence of it and cannot be read, each with the reason."""
+    run_id: int | None = None
+    """By which run a person fired it again, last."""
+    budget_from: int = 0
+    """Attempts that had been made then: its retry policy counts from there, and ``first_attempt_at`` is the first since."""
+    falls_back: State | None = None
+    """What it is again if firing it again comes to nothing."""
+    settled_by: str | None = None
+    """Who said that the network has it."""
+
+    @property
+    def fires_again(self) -> bool:
+        """Whether it waits for the attempt that a person fires again."""
+        return self.run_id is not None and self.due_at is not None and self.attempts_made == self.budget_from
 
     @property
     def last_attempt(self) -> AttemptRecord | None:
@@ -224,6 +237,30 @@ class ActRecord:
 
 
 @dataclass(frozen=True, slots=True)
+class RedoRecord:
+    """What a person did about a postback that had ended: fired it again (``replay``), thought better of that
+    (``put_back``), or said what the network said of it (``settle``)."""
+
+    at: datetime
+    postback_id: int
+    action: str
+    who: str
+    reason: str
+    run_id: int | None = None
+    state: State | None = None
+    """Before, of a replay."""
+    attempts: int = 0
+    """Made before it, of a replay."""
+    due_at: datetime | None = None
+    overruled: tuple[str, ...] = ()
+    """What spoke against it."""
+    version: int | None = None
+    """Number of the destination's version that it took, if it took another."""
+    said: str | None = None
+    """``delivered`` or ``not-counted``, of one that was settled."""
+
+
+@dataclass(frozen=True, slots=True)
 class Life:
     """All that is known of one conversion, as of ``now`` by the database's clock, read in one snapshot."""
 
@@ -235,6 +272,8 @@ class Life:
     """Later events with the same source and event id: refused, as duplicates or for another reason."""
     acts: tuple[ActRecord, ...] = ()
     """What people did by hand, oldest first."""
+    redone: tuple[RedoRecord, ...] = ()
+    """What people did about those that had ended, oldest first."""
 
     def acts_on(self, postback_id: int, act: Act) -> list[ActRecord]:
         return [each for each in self.acts if each.postback_id == postback_id and each.act is act]
