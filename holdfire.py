@@ -41,6 +41,11 @@ MENU: dict[str, Entry] = {
     ),
     "void": Entry("workers.by_hand", _RUN, "Void postbacks by hand: they never fire."),
     "extend": Entry("workers.by_hand", _RUN, "Extend the windows of held postbacks by hand."),
+    "replay": Entry("investigations.replay_cli", _RUN, "Fire postbacks again that have ended."),
+    "replays": Entry("investigations.replays_cli", _RUN, "List, show, pause and stop runs of replays."),
+    "settle": Entry(
+        "investigations.doubts_cli", _RUN, "Settle by hand what is in doubt, as the network said."
+    ),
     "enqueue": Entry("producers.cli", _SEND, "Send a file of events, and see to it that they are committed."),
     "relay": Entry("producers.relaying", _SEND, "Relay what services enqueued in their own transactions."),
     "serve": Entry(
@@ -75,6 +80,7 @@ MENU: dict[str, Entry] = {
     ),
     "sink": Entry("infra.sink.cli", _SET_UP, "Receive postbacks as the ad networks would."),
     "find": Entry("investigations.cli", _ASK, "Find postbacks."),
+    "dead": Entry("investigations.dead_cli", _ASK, "List dead and rejected letters by their causes."),
     "trail": Entry("investigations.cli", _ASK, "Tell a conversion's whole life in plain text."),
     "transcript": Entry("investigations.cli", _ASK, "Print one attempt as `curl --verbose -L` would."),
     "ledger": Entry("investigations.cli", _ASK, "Print the balance of everything taken in and fired."),
