@@ -83,6 +83,11 @@ MENU: dict[str, Entry] = {
     "dead": Entry("investigations.dead_cli", _ASK, "List dead and rejected letters by their causes."),
     "trail": Entry("investigations.cli", _ASK, "Tell a conversion's whole life in plain text."),
     "transcript": Entry("investigations.cli", _ASK, "Print one attempt as `curl --verbose -L` would."),
+    "export": Entry(
+        "investigations.export.cli",
+        _ASK,
+        "Hand over evidence: transcripts, curl commands, HAR, CSV, JSON, or all of them in a signed bundle.",
+    ),
     "ledger": Entry("investigations.cli", _ASK, "Print the balance of everything taken in and fired."),
     "audit": Entry("investigations.audit_cli", _ASK, "List what people did, newest first."),
 }

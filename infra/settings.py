@@ -39,6 +39,7 @@ _REMEDIES: Final = {
     "data_dir": "give a folder Holdfire may write to",
     "log_format": "set it to auto, console or json",
     "log_level": "set it to DEBUG, INFO, WARNING, ERROR or CRITICAL",
+    "signing_key_file": "give the path of an Ed25519 private key in PEM, or unset it to use the one in the data folder",
 }
 
 
@@ -94,12 +95,13 @@ class Settings(BaseSettings):
     data_dir: Path = Field(default=_DATA_DIR, validate_default=True)
     log_format: Literal["auto", "console", "json"] = "auto"
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL"] = "INFO"
+    signing_key_file: Path | None = None
 
-    @field_validator("config", "data_dir")
+    @field_validator("config", "data_dir", "signing_key_file")
     @classmethod
-    def _absolute(cls, path: Path) -> Path:
+    def _absolute(cls, path: Path | None) -> Path | None:
         # A worker may change its working folder later; what it was started with must still be meant.
-        return path.expanduser().resolve()
+        return None if path is None else path.expanduser().resolve()
 
     @field_validator("data_dir")
     @classmethod

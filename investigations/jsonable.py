@@ -23,6 +23,7 @@ from investigations.bodies import readable
 from investigations.next_step import next_step
 from investigations.trail import click_id_of, moments
 from investigations.words import sha256
+from schemas.click_mask import is_masked
 from schemas.event import wire
 from schemas.exchange import Hop
 from schemas.ids import show
@@ -191,11 +192,13 @@ OUTCOME_FIELDS = (
 
 def _outcome(outcome: Outcome) -> Json:
     token = outcome.click_id
+    # Of a masked one the mask says what may be said.
+    clear = None if token is None or is_masked(token) else token
     values = (
         instant(outcome.ended_at), outcome.trigger, outcome.worker_version, outcome.verdict.value, outcome.rule,
         outcome.state.value, outcome.status_code, outcome.error_class, outcome.error_message,
-        instant(outcome.next_attempt_at), outcome.delay_s, token, None if token is None else len(token),
-        None if token is None else sha256(token), list(outcome.notes),
+        instant(outcome.next_attempt_at), outcome.delay_s, token, None if clear is None else len(clear),
+        None if clear is None else sha256(clear), list(outcome.notes),
     )  # fmt: skip
     return dict(zip(OUTCOME_FIELDS, values, strict=True))
 

@@ -44,7 +44,7 @@ def by_id(engine: Engine, text: str) -> Traces:
         if not signals:
             raise UnknownIdError(f"there is no signal {text}")
         return Traces(signals=signals, conversions=search.conversions_of_signal(engine, number))
-    return Traces(conversions=[_conversion_of(engine, prefix, number)])
+    return Traces(conversions=[conversion_of(engine, prefix, number)])
 
 
 def by_criteria(engine: Engine, criteria: Criteria) -> Traces:
@@ -74,7 +74,7 @@ def one_attempt(engine: Engine, text: str, number: int | None) -> tuple[Life, Po
             f"{text!r} is no attempt: give at_N or ck_N, or pb_N with --attempt; `holdfire trail` lists them"
         )
     prefix, key = parsed
-    life = read_life(engine, _conversion_of(engine, prefix, key))
+    life = read_life(engine, conversion_of(engine, prefix, key))
     assert life is not None
     for postback in life.postbacks:
         for attempt in reversed(postback.attempts):
@@ -89,7 +89,7 @@ def one_attempt(engine: Engine, text: str, number: int | None) -> tuple[Life, Po
 
 def one_check(engine: Engine, number: int) -> tuple[Life, PostbackRecord, CheckRecord]:
     """``ck_N``. Raises UnknownIdError."""
-    life = read_life(engine, _conversion_of(engine, "ck", number))
+    life = read_life(engine, conversion_of(engine, "ck", number))
     assert life is not None
     return next(
         (life, postback, check)
@@ -99,7 +99,8 @@ def one_check(engine: Engine, number: int) -> tuple[Life, PostbackRecord, CheckR
     )
 
 
-def _conversion_of(engine: Engine, prefix: str, number: int) -> int:
+def conversion_of(engine: Engine, prefix: str, number: int) -> int:
+    """The conversion that an id of a conversion, postback, attempt or check belongs to. Raises UnknownIdError."""
     wanted: int | None = number
     if prefix == "at":
         wanted = search.postback_of_attempt(engine, number)

@@ -32,6 +32,7 @@ from investigations.words import (
     visible_bytes,
 )
 from schemas.by_hand import Act
+from schemas.click_mask import is_masked
 from schemas.conversion import click_id_for
 from schemas.durations import show as duration
 from schemas.event import ChargebackSignal, ConversionEvent, CreditCheckSignal, RefundSignal, Signal
@@ -378,7 +379,9 @@ def _connection(hop: Hop) -> str:
 
 
 def token_facts(token: str) -> str:
-    """Length and digest of a click id, so that two writings of it can be told apart."""
+    """Length and digest of a click id, so that two writings of it can be told apart; a masked one says both itself."""
+    if is_masked(token):
+        return "masked"
     return f"{len(token)} characters, SHA-256 {sha256(token)}"
 
 

@@ -14,6 +14,7 @@ from schemas.backoff import RetryPolicy
 from schemas.durations import Duration
 from schemas.event import CurrencyCode
 from schemas.macros import Parameter, Template, names_in
+from schemas.support import Support
 from schemas.verdict import AnswerRules, Dedupe, regular_expression
 
 AdjustmentKind = Literal["retraction", "restatement"]
@@ -209,6 +210,8 @@ class Network(_Data):
     open_rules: bool = False
     """Whether a destination may set rules of its own (``schemas.destination.Rules``): the generic network."""
     examples: tuple[Example, ...] = ()
+    support: Annotated[Support, Field(exclude=True)] = Support()
+    """What its support asks for today. No part of a contract, so it is not kept with what is held."""
 
     @model_validator(mode="after")
     def _unverified_rules_exist(self) -> Network:

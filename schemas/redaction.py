@@ -42,7 +42,7 @@ def mask(secret: str) -> str:
 
 
 @lru_cache(maxsize=8192)
-def _character(char: str) -> tuple[bytes, ...]:
+def writings_of(char: str) -> tuple[bytes, ...]:
     """Every writing of one character, longest first, all in lower case but for the character itself.
 
     Encoders differ in what they leave alone (``encodeURIComponent`` keeps ``!'()*``, others do not), so writings
@@ -71,7 +71,7 @@ def _pattern(text: str) -> bytes:
     for char in text:
         raw = char.encode()
         forms = [
-            re.escape(form) if form == raw else b"(?i:" + re.escape(form) + b")" for form in _character(char)
+            re.escape(form) if form == raw else b"(?i:" + re.escape(form) + b")" for form in writings_of(char)
         ]
         characters.append(b"(?:" + b"|".join(forms) + b")")
     return b"".join(characters)
@@ -91,7 +91,7 @@ def _base64_cores(raw: bytes) -> list[str]:
     return list(dict.fromkeys(core for core in cores if len(core) >= SHORTEST_SECRET))
 
 
-def _spellings(secret: str) -> tuple[str, ...]:
+def spellings(secret: str) -> tuple[str, ...]:
     """The texts whose writings give the secret away: itself, its base64 and its hexadecimal digits."""
     raw = secret.encode()
     return (secret, *_base64_cores(raw), raw.hex(), raw.hex().upper())
@@ -113,7 +113,7 @@ class Redactor:
         self._secrets = [
             (re.compile(_pattern(text[:SHORTEST_SECRET])), text, mask(secret).encode())
             for secret in dict.fromkeys(secrets)
-            for text in _spellings(secret)
+            for text in spellings(secret)
         ]
 
     def __bool__(self) -> bool:
@@ -140,7 +140,7 @@ class Redactor:
                 span for span in spans if not any(low <= span[0] and span[1] <= high for low, high in kept)
             ]
         out, end = [], 0
-        for start, stop, shown in _merge(sorted(spans)):
+        for start, stop, shown in merge(sorted(spans)):
             out += [data[end:start], shown]
             end = stop
         return b"".join([*out, data[end:]])
@@ -173,7 +173,7 @@ def _follow(data: bytes, start: int, text: str, *, truncated: bool) -> int:
         reached: set[int] = set()
         raw = char.encode()
         for place in places:
-            for form in _character(char):
+            for form in writings_of(char):
                 piece = data[place : place + len(form)]
                 if not form.startswith(piece if form == raw else piece.lower()):
                     continue
@@ -190,7 +190,7 @@ def _follow(data: bytes, start: int, text: str, *, truncated: bool) -> int:
     return len(data) if cut and truncated else 0
 
 
-def _merge(spans: list[Span]) -> list[Span]:
+def merge(spans: list[Span]) -> list[Span]:
     """Overlapping occurrences become one span under the first one's mask."""
     merged: list[Span] = []
     for start, stop, shown in spans:

@@ -12,6 +12,7 @@ import pytest
 from infra.catalogue import load_catalogue, load_config
 from schemas.macros import ADJUSTMENT_MACROS, names_in, render
 from schemas.network import Adjustment, AdjustmentKind, Example, Network
+from schemas.support import FIELDS, USUAL_FIELDS, Support, field_table, support_table
 from schemas.verdict import Dedupe, VerdictKind
 
 FOLDER = Path(__file__).parents[2] / "schemas" / "networks"
@@ -228,10 +229,11 @@ def test_a_page_of_ours_says_how_to_set_it_up(network: Network, tmp_path: Path) 
 
 @each_network
 def test_a_file_holds_no_secret_and_no_unknown_key(network: Network) -> None:
-    """The file is exactly what the model reads back from it."""
+    """The file is exactly what the model reads back from it; what support asks for is not kept with contracts."""
     data = tomllib.loads((FOLDER / f"{network.slug}.toml").read_text("utf-8"))
     assert Network.model_validate(data) == network
-    assert Network.model_validate_json(network.model_dump_json()) == network
+    kept = Network.model_validate_json(network.model_dump_json())
+    assert kept == network.model_copy(update={"support": Support()})
 
 
 @each_network
@@ -315,3 +317,26 @@ def test_knorex_xpo_gets_the_name_in_its_own_case() -> None:
     """The name is encoded once and otherwise left as it is configured in XPO."""
     urls = [example.url for example in NETWORKS["knorex-xpo"].examples]
     assert any("goal=Loan%20Approved" in url and unquote(url).count("Loan Approved") == 1 for url in urls)
+
+
+@each_network
+def test_what_support_asks_for_is_quoted_or_the_usual(network: Network) -> None:
+    """Nothing is made up: what differs from the usual stands on the network's page, in its words."""
+    support = network.support
+    said = (support.contact, support.time_zone, support.fields) != ("", "UTC", USUAL_FIELDS)
+    assert not said or '"' in support.basis
+    assert set(support.fields) <= FIELDS.keys()
+
+
+def test_the_seeds_that_ask_for_logs_are_quoted() -> None:
+    """Two pages say what an investigation needs; the other three are silent, and their files say so."""
+    asking = {slug for slug in SEEDS if "verbose logs" in NETWORKS[slug].support.basis}
+    assert asking == {"xandr", "ad-personam"}
+    assert all(not NETWORKS[slug].support.basis for slug in SEEDS - asking)
+
+
+def test_the_page_on_evidence_shows_what_each_network_asks_for() -> None:
+    """Both of its tables are made from the files."""
+    page = (FOLDER.parents[1] / "docs" / "evidence.md").read_text("utf-8")
+    assert support_table((slug, network.support) for slug, network in sorted(NETWORKS.items())) in page
+    assert field_table() in page

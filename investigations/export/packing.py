@@ -1,0 +1,86 @@
+"""Packing a zip front to back: what is gathered on the way, and what goes in. Nothing is held in memory whole."""
+
+from __future__ import annotations
+
+import hashlib
+import tempfile
+import zipfile
+from collections.abc import Iterable, Iterator
+from types import TracebackType
+from typing import BinaryIO, Self
+
+from investigations.export.manifest import FileRecord
+
+_EPOCH = (1980, 1, 1, 0, 0, 0)
+"""The instant of every file in the zip: a zip knows none before it, and none may depend on when it was made."""
+_CHUNK_CHARACTERS = 1 << 16
+
+
+class Spool:
+    """Text on its way into the zip: in memory while there is little, in a file of its own after that."""
+
+    def __init__(self) -> None:
+        self._file = tempfile.SpooledTemporaryFile(max_size=1 << 20, mode="w+", encoding="utf-8", newline="")  # noqa: SIM115 — closed by who gathers
+
+    def put(self, *pieces: str) -> None:
+        self._file.writelines(pieces)
+
+    def lines(self) -> Iterator[str]:
+        self._file.seek(0)
+        return (line.removesuffix("\n") for line in self._file)
+
+    def pieces(self) -> Iterator[str]:
+        self._file.seek(0)
+        return iter(lambda: self._file.read(_CHUNK_CHARACTERS), "")
+
+    def close(self) -> None:
+        self._file.close()
+
+
+class _Forward:
+    """A target that cannot be sought in, whatever it could: a zip then is the same bytes in a file and in a pipe."""
+
+    def __init__(self, target: BinaryIO) -> None:
+        self._target = target
+
+    def write(self, data: bytes) -> int:
+        self._target.write(data)
+        return len(data)
+
+    def flush(self) -> None:
+        self._target.flush()
+
+
+class Archive:
+    """A zip that is written front to back, and what went into it."""
+
+    def __init__(self, target: BinaryIO) -> None:
+        self.files: dict[str, FileRecord] = {}
+        self._zip = zipfile.ZipFile(_Forward(target), "w", zipfile.ZIP_DEFLATED, compresslevel=6)  # type: ignore[call-overload]  # only write and flush are used
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        # After an error the zip stays without its end: nobody shall take half of it for the whole.
+        if kind is None:
+            self._zip.close()
+
+    def add(self, name: str, pieces: Iterable[str]) -> None:
+        self._put(name, (piece.encode("utf-8", "backslashreplace") for piece in pieces))
+
+    def add_bytes(self, name: str, raw: bytes) -> None:
+        self._put(name, (raw,))
+
+    def _put(self, name: str, pieces: Iterable[bytes]) -> None:
+        info = zipfile.ZipInfo(name, _EPOCH)
+        info.compress_type, info.create_system, info.external_attr = zipfile.ZIP_DEFLATED, 3, 0o100644 << 16
+        digest, size = hashlib.sha256(), 0
+        with self._zip.open(info, "w", force_zip64=True) as member:
+            for piece in pieces:
+                member.write(piece)
+                digest.update(piece)
+                size += len(piece)
+        self.files[name] = FileRecord(size, digest.hexdigest())
