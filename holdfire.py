@@ -46,6 +46,16 @@ MENU: dict[str, Entry] = {
     "settle": Entry(
         "investigations.doubts_cli", _RUN, "Settle by hand what is in doubt, as the network said."
     ),
+    "pause": Entry(
+        "workers.stopping_cli",
+        _RUN,
+        "Pause firing at a destination, until an instant or until it is resumed.",
+    ),
+    "resume": Entry(
+        "workers.stopping_cli",
+        _RUN,
+        "Resume firing at a destination: end its pause, or try it now if its breaker is open.",
+    ),
     "enqueue": Entry("producers.cli", _SEND, "Send a file of events, and see to it that they are committed."),
     "relay": Entry("producers.relaying", _SEND, "Relay what services enqueued in their own transactions."),
     "serve": Entry(

@@ -5,6 +5,7 @@ from __future__ import annotations
 from datetime import datetime, timedelta
 
 from infra.store.records import Life, PostbackRecord
+from infra.store.stopping import Stop
 from investigations.corrections import (
     correction_told,
     loss,
@@ -13,7 +14,7 @@ from investigations.corrections import (
     told_last,
     withdrawn,
 )
-from investigations.words import clock, span, taken_back
+from investigations.words import clock, span, taken_back, visible
 from schemas.ids import show
 from schemas.lifecycle import FINAL, State
 from schemas.signals import Outcome, VoidReason
@@ -36,7 +37,7 @@ def _step(life: Life, postback: PostbackRecord) -> str:
     now = life.now
     match postback.state:
         case State.HELD | State.RETRYING:
-            return _undecided(life, postback) or _waiting(postback, now)
+            return _undecided(life, postback) or _waiting(life, postback)
         case State.LEASED:
             return _leased(postback, now)
         case State.FIRING:
@@ -53,7 +54,8 @@ def _undecided(life: Life, postback: PostbackRecord) -> str | None:
         return None
     fate = "voided" if policy.needs_decision else "released"
     if postback.release_at <= life.now:
-        late = "no credit decision came in time: it is voided with the next tick"
+        when = "with the next tick" if life.stop_of(postback) is None else "once its destination goes on"
+        late = f"no credit decision came in time: it is voided {when}"
         due = postback.due_at is not None and postback.due_at <= life.now
         return late if policy.needs_decision and due else None
     until = f"until {clock(postback.release_at)} UTC, in {span(postback.release_at - life.now)}"
@@ -93,7 +95,25 @@ def _voided(life: Life, postback: PostbackRecord) -> str:
     return f"voided {taken_back(postback.void_reason)}{said}, it never fires{_unless(life, postback)}"
 
 
-def _waiting(postback: PostbackRecord, now: datetime) -> str:
+def _waiting(life: Life, postback: PostbackRecord) -> str:
+    """Until when, and for what; where its destination is stopped, for that."""
+    stop, now = life.stop_of(postback), life.now
+    due_at = postback.due_at or postback.release_at
+    if postback.by_hand or due_at > now or not (stop or postback.parked):
+        words = _by_itself(postback, now)
+        return words if stop is None else f"{words}; {_stopped(postback, stop)}"
+    verb, numbered = _verb(postback)
+    said = f"{verb}{numbered} when its destination goes on, due since {span(now - due_at)}"
+    if stop is None:
+        return f"{said}: it was stopped and goes on, oldest first"
+    return f"{said}; {_stopped(postback, stop)}"
+
+
+def _stopped(postback: PostbackRecord, stop: Stop) -> str:
+    return f"{postback.version.contract.name} is {visible(stop.words)}"
+
+
+def _by_itself(postback: PostbackRecord, now: datetime) -> str:
     if postback.by_hand:
         if postback.release_at > now:
             return f"its window ends at {clock(postback.release_at)} UTC; then it waits for `holdfire release --due`"
@@ -213,7 +233,7 @@ def _soon(life: Life, adjustment: PostbackRecord) -> str:
     """When an open adjustment tells what stands."""
     match adjustment.state:
         case State.HELD | State.RETRYING:
-            return f"which {_waiting(adjustment, life.now)}"
+            return f"which {_waiting(life, adjustment)}"
         case State.LEASED:
             return "which a worker has claimed"
     return "which is on the wire"

@@ -18,6 +18,7 @@ from infra.settings import load_settings
 from infra.store import audit, keeping
 from infra.store import destinations as store
 from infra.store.releasing import waiting_by_destination
+from infra.store.stopping import stops
 from schemas.destination import Contract, DestinationVersion
 from schemas.network import AdjustmentKind
 from workers import destinations_page as page
@@ -129,7 +130,9 @@ def list_(
     with open_store() as engine:
         versions = store.Destinations(engine).current()
         waiting = waiting_by_destination(engine)
-    page.print_rows([page.row(version, waiting) for version in versions], page.DESTINATION_COLUMNS, as_json)
+        stopped = stops(engine)
+    rows = [page.row(version, waiting, stopped) for version in versions]
+    page.print_rows(rows, page.DESTINATION_COLUMNS, as_json)
     if not versions and not as_json:
         typer.echo("No destination is applied; write holdfire.toml and run `holdfire destinations apply`.")
 

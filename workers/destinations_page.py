@@ -13,6 +13,7 @@ from rich.console import Console
 from rich.table import Table
 
 from infra.store.destinations import Change
+from infra.store.stopping import Stop
 from schemas.destination import DestinationVersion
 from schemas.exchange import Hop
 from schemas.hold import HoldRule
@@ -70,6 +71,7 @@ DESTINATION_COLUMNS = (
     "dedupe",
     "corrections",
     "waiting",
+    "stop",
 )
 
 
@@ -81,7 +83,7 @@ def network_row(network: Network) -> dict[str, Any]:
     return network.model_dump(mode="json") | {"corrections": list(network.adjustments.all())}
 
 
-def row(version: DestinationVersion, waiting: dict[str, int]) -> dict[str, Any]:
+def row(version: DestinationVersion, waiting: Mapping[str, int], stops: Mapping[str, Stop]) -> dict[str, Any]:
     contract = version.contract
     hold = contract.destination.hold
     return {
@@ -98,6 +100,7 @@ def row(version: DestinationVersion, waiting: dict[str, int]) -> dict[str, Any]:
         "dedupe": contract.dedupe,
         "corrections": [kind for kind in ADJUSTMENT_KINDS if contract.adjustment(kind) is not None],
         "waiting": waiting.get(contract.name, 0),
+        "stop": stop.words if (stop := stops.get(contract.name)) else "",
     }
 
 

@@ -10,7 +10,8 @@ from sqlalchemy.exc import OperationalError
 from infra.db.migrate import status
 from infra.doctor.finding import Finding, fail, ok, warn
 from infra.store import health
-from infra.store.releasing import backlog
+from infra.store.releasing import backlog, waiting_by_destination
+from infra.store.stopping import stops
 from schemas.event import FUTURE_TOLERANCE
 from schemas.lifecycle import State
 
@@ -79,7 +80,7 @@ def examine_tables(engine: Engine) -> Finding:
 
 def examine_ledger(engine: Engine) -> list[Finding]:
     """What is late, what stands still, and whether the evidence has room for the coming month."""
-    return [_partitions(engine), _overdue(engine), *_standing(engine)]
+    return [_partitions(engine), _overdue(engine), *_stopped(engine), *_standing(engine)]
 
 
 def _partitions(engine: Engine) -> Finding:
@@ -101,6 +102,21 @@ def _overdue(engine: Engine) -> Finding:
     if found.oldest_s >= OVERDUE_LATE_S:
         return warn("overdue postbacks", says, "see that a clock and enough workers run, or add workers")
     return ok("overdue postbacks", says if found.due else "none")
+
+
+def _stopped(engine: Engine) -> list[Finding]:
+    """Destinations at which nothing is fired just now, and how much waits there."""
+    findings = []
+    stopped = stops(engine)
+    waiting = waiting_by_destination(engine) if stopped else {}
+    for name, stop in stopped.items():
+        says = f"{name} is {stop.words} ({waiting.get(name, 0)} wait)"
+        if stop.kind == "paused":
+            remedy = f"`holdfire resume {name}` goes on; age limits are not paused"
+        else:
+            remedy = f"ask the network; it is tried by itself, or at once by `holdfire resume {name}`"
+        findings.append(warn("stopped destinations", says, remedy))
+    return findings
 
 
 def _standing(engine: Engine) -> list[Finding]:

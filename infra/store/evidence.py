@@ -26,6 +26,7 @@ from infra.store.records import (
     RejectRecord,
     SignalRecord,
 )
+from infra.store.stopping import read_stops
 from schemas.by_hand import Act
 from schemas.destination import Contract, DestinationVersion
 from schemas.event import ConversionEvent, read_stored
@@ -141,6 +142,7 @@ def read_life(engine: Engine, conversion_id: int, *, hops_of: Choice = every) ->
             repeats=tuple(map(reject_record, connection.execute(_REPEATS, named))),
             acts=tuple(map(_act, connection.execute(_ACTS, {"id": conversion_id}))),
             redone=tuple(map(_redo, connection.execute(_REDONE, {"id": conversion_id}))),
+            stops=read_stops(connection),
         )
 
 
@@ -188,6 +190,7 @@ def _postbacks(connection: Connection, conversion_id: int, hops_of: Choice) -> t
             budget_from=row.budget_from,
             falls_back=None if row.falls_back is None else State(row.falls_back),
             settled_by=row.settled_by,
+            parked=row.parked and row.due_at is not None,
             unreadable=tuple(
                 f"archive {gap.file} {gap.why}"
                 for gap in archived.gaps

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import timedelta
 from typing import Any
 
 from sqlalchemy import Connection, Engine, Row, text
@@ -209,13 +209,9 @@ def _probe(lease: _Lease, row: Row[Any]) -> Drawn:
 
 def _end_pause(connection: Connection, destination: str, row: Row[Any]) -> None:
     connection.execute(END_PAUSE, {"destination": destination})
-    reason = f"it was paused by {row.paused_by} until {_at(row.paused_until)}"
+    reason = f"it was paused by {row.paused_by} until {row.paused_until:%Y-%m-%d %H:%M:%S} UTC"
     detail = {"destination": destination, "reason": reason, "ended": "paused"}
     audit.write(connection, who=PAUSE_ENDED, action="destination.resume", detail=detail)
-
-
-def _at(instant: datetime) -> str:
-    return f"{instant:%Y-%m-%d %H:%M:%S} UTC"
 
 
 def park_leased(connection: Connection, token: int, postback_ids: Sequence[int]) -> int:

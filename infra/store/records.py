@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from decimal import Decimal
 
+from infra.store.stopping import Stop
 from schemas.by_hand import Act
 from schemas.check import CheckKind
 from schemas.click import KeyName
@@ -198,6 +199,8 @@ class PostbackRecord:
     let_go_at: datetime | None = None
     """When a person released it by hand."""
     checks: tuple[CheckRecord, ...] = ()
+    parked: bool = False
+    """Whether it is due and waits in the queue of its own destination."""
     unreadable: tuple[str, ...] = ()
     """Archives that have evidence of it and cannot be read, each with the reason."""
     run_id: int | None = None
@@ -274,6 +277,11 @@ class Life:
     """What people did by hand, oldest first."""
     redone: tuple[RedoRecord, ...] = ()
     """What people did about those that had ended, oldest first."""
+    stops: Mapping[str, Stop] = field(default_factory=dict)
+    """By name: its destinations that are stopped now."""
+
+    def stop_of(self, postback: PostbackRecord) -> Stop | None:
+        return self.stops.get(postback.version.contract.name)
 
     def acts_on(self, postback_id: int, act: Act) -> list[ActRecord]:
         return [each for each in self.acts if each.postback_id == postback_id and each.act is act]

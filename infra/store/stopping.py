@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import Any, Literal
 
 from sqlalchemy import Connection, Engine, Row, text
@@ -33,6 +33,22 @@ class Stop:
     until: datetime | None
     who: str | None
     reason: str
+
+    @property
+    def words(self) -> str:
+        """Why and until when, as it reads after the destination's name and a verb."""
+        reason = "".join(char if char.isprintable() else "·" for char in self.reason)
+        if self.kind == "paused":
+            who = "".join(char if char.isprintable() else "·" for char in self.who or "")
+            end = "" if self.until is None else f" until {_at(self.until)}"
+            return f"paused by {who} since {_at(self.since)}{end}: {reason}"
+        if self.until is None:
+            return f"being tried by its breaker, which opened at {_at(self.since)}: {reason}"
+        return f"stopped by its breaker since {_at(self.since)}, tried again at {_at(self.until)}: {reason}"
+
+
+def _at(instant: datetime) -> str:
+    return f"{instant.astimezone(UTC):%Y-%m-%d %H:%M:%S} UTC"
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,20 +2,27 @@
 
 from __future__ import annotations
 
+import json
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
+import typer
 from sqlalchemy import Engine, text
+from typer.testing import CliRunner, Result
 
+from infra.doctor.database import examine_ledger
+from infra.filters import AskingError
 from infra.sink import SinkThread
 from infra.store import parking, releasing
+from infra.store.evidence import read_life
 from infra.store.ledger import read_ledger
 from infra.store.stopping import pause, resume, stops, waiting
+from investigations.next_step import next_step
 from schemas.lifecycle import State
 from tests.integration.ground import (
     QUICK_RETRY,
@@ -28,7 +35,7 @@ from tests.integration.ground import (
     signal,
     until,
 )
-from workers.firing import Firing
+from workers import destinations_cli, stopping_cli
 from workers.releasing import release_due
 from workers.rescuing import rescue
 
@@ -508,4 +515,104 @@ def test_the_database_refuses_a_parked_one_on_its_way(ground: Ground, sink: Sink
     with pytest.raises(Exception, match="postbacks_parked"):
         ground.run("UPDATE postbacks SET state = 'leased', lease_token = 1")
     assert ground.postback("e").state == State.HELD
-    assert Firing is not None
+
+
+# What people see -----------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def run(database_url: str) -> Callable[..., Result]:
+    """Run a command as the front door does, with its output as it is when piped."""
+    app = typer.Typer()
+    stopping_cli.register(app)
+    destinations_cli.register(app)
+    runner = CliRunner(env={"HOLDFIRE_DATABASE_URL": database_url, "NO_COLOR": "1"})
+    return lambda *arguments: runner.invoke(app, list(arguments))
+
+
+def next_of(ground: Ground, event_id: str) -> str:
+    life = read_life(ground.engine, ground.postback(event_id).conversion_id)
+    assert life is not None
+    return next_step(life, life.postbacks[0])
+
+
+def test_pause_says_what_it_holds_up_and_everything_that_reads_says_why(
+    ground: Ground, gun: Gun, sink: SinkThread, run: Callable[..., Result]
+) -> None:
+    ground.apply(contract("d", generic_url(sink.url)))
+    take(ground, 3)
+    ground.run("UPDATE postbacks SET expires_at = now() + interval '30 m' WHERE id = 3")
+    looked = run("pause", "d", "--until", "2h", "--dry-run")
+    assert looked.exit_code == 0, looked.output
+    assert looked.output.startswith("Would pause d until ")
+    assert looked.output.endswith("Nothing was changed.\n")
+    assert stops(ground.engine) == {}
+    said = run("pause", "d", "--reason", "they migrate", "--until", "2h", "--as", "anna")
+    assert said.exit_code == 0, said.output
+    first, held_up, expire = said.output.splitlines()
+    assert first.startswith("d is paused by anna since ")
+    assert first.endswith(": they migrate")
+    assert held_up == "3 due now are held up, and 0 more until then."
+    assert expire == "1 pass the network's age limit before then: they expire and never fire."
+    gun.fire()
+    assert next_of(ground, "e0").startswith("fires when its destination goes on, due since ")
+    assert "; d is paused by anna since " in next_of(ground, "e0")
+    (listed,) = json.loads(run("destinations", "list", "--json").output)
+    assert listed["stop"].startswith("paused by anna since ")
+    assert "paused by anna" in run("destinations", "list").output
+    warned = [finding for finding in examine_ledger(ground.engine) if finding.level != "ok"]
+    assert [(finding.about, finding.level) for finding in warned if "d is paused" in finding.says] == [
+        ("stopped destinations", "warn")
+    ]
+    assert not any(finding.about == "overdue postbacks" for finding in warned)
+    ended = run("resume", "d", "--as", "ben", "--reason", "done")
+    assert ended.output.startswith("d goes on; 3 due, oldest first. It was paused by anna since ")
+    assert ended.exit_code == 0
+    assert "it was stopped and goes on, oldest first" in next_of(ground, "e0")
+    gun.fire_until_final()
+
+
+def test_an_open_breaker_is_told_with_its_figures(ground: Ground, gun: Gun, sink: SinkThread) -> None:
+    ground.apply(contract("d", generic_url(sink.url, "status:503"), retry=PATIENT, breaker=FOREVER))
+    take(ground, 20)
+    until_open(ground, gun)
+    until(lambda: (gun.fire(), parked(ground) == 20)[1])
+    said = next_of(ground, "e0")
+    assert said.startswith("retries (attempt 2 of 50) when its destination goes on, due since ")
+    assert "; d is stopped by its breaker since " in said
+    assert said.endswith("20 of the last 20 attempts failed")
+
+
+def test_commands_say_what_is_wrong(ground: Ground, sink: SinkThread, run: Callable[..., Result]) -> None:
+    ground.apply(contract("d", generic_url(sink.url)))
+    wrong = (
+        (("pause", "nobody", "--reason", "x"), "use one of d"),
+        (("pause", "d"), "--reason is missing"),
+        (("pause", "d", "--reason", "x" * 501), "say it in 500"),
+        (("pause", "d", "--reason", "x", "--until", "soon"), "write 2h, or 2026-12-24T10:00:00Z"),
+        (("pause", "d", "--reason", "x", "--until", "2020-01-01"), "has passed"),
+        (("resume", "nobody"), "use one of d"),
+    )
+    for arguments, words in wrong:
+        refused = run(*arguments)
+        assert isinstance(refused.exception, AskingError), arguments
+        assert words in str(refused.exception)
+    assert stops(ground.engine) == {}
+    nothing = run("resume", "d")
+    assert nothing.exit_code == 1
+    assert nothing.output == "d was neither paused nor stopped by its breaker: nothing was changed.\n"
+
+
+def test_json_says_the_same(ground: Ground, sink: SinkThread, run: Callable[..., Result]) -> None:
+    ground.apply(contract("d", generic_url(sink.url)))
+    take(ground, 2)
+    paused = json.loads(run("pause", "d", "--reason", "x", "--until", "1h", "--json").output)
+    assert (paused["paused"], paused["due"], paused["expire_until_then"]) == (True, 2, 0)
+    resumed = json.loads(run("resume", "d", "--json").output)
+    assert resumed == {"destination": "d", "resumed": True, "due": 2, "stop": None}
+
+
+def test_a_reason_that_steers_terminals_is_shown_harmless(ground: Ground, sink: SinkThread) -> None:
+    ground.apply(contract("d", generic_url(sink.url)))
+    pause(ground.engine, "d", "an\x1b[2Jna", "see\x1b]0;x\x07 here\u202e")
+    assert stops(ground.engine)["d"].words.isprintable()
