@@ -1,4 +1,4 @@
-"""The sink's own endpoints under ``/_sink/``: what it counted, and what it is told to do. All JSON."""
+"""The sink's own endpoints under ``/_sink/``: what it counted, and what it is told to do. All JSON, but for its report."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from infra.sink.deciding import refusal
 from infra.sink.errors import SinkConfigError, require_table
 from infra.sink.gate import read_hold
 from infra.sink.profiles import PROFILES
+from infra.sink.report import listed, report_csv
 from infra.sink.wire import Request
 
 if TYPE_CHECKING:
@@ -58,6 +59,14 @@ def _totals(sink: Sink, request: Request) -> object:
         raise SinkConfigError("profile", "is missing", f"Use one of: {', '.join(PROFILES)}.")
     totals = sink.books[wanted].totals().items()
     return {"totals": {click_id: None if total is None else str(total) for click_id, total in totals}}
+
+
+def _report(sink: Sink, request: Request) -> object:
+    wanted = _profile(request)
+    if not wanted:
+        raise SinkConfigError("profile", "is missing", f"Use one of: {', '.join(PROFILES)}.")
+    rows = listed(sink.books[wanted], request.first("zone") or "UTC", request.first("currency") or "EUR")
+    return Answer(200, report_csv(rows).encode(), content_type="text/csv; charset=utf-8")
 
 
 def _profile(request: Request) -> str:
@@ -119,6 +128,7 @@ _ENDPOINTS = {
     ("GET", "counts"): _counts,
     ("GET", "credits"): _credits,
     ("GET", "totals"): _totals,
+    ("GET", "report"): _report,
     ("GET", "requests"): _requests,
     ("GET", "held"): _held,
     ("POST", "plan"): _plan,
@@ -139,7 +149,8 @@ def answer(sink: Sink, request: Request) -> Answer:
             SinkConfigError("path", f"{request.method} {request.path} is unknown", f"Use: {known}."), 404
         )
     try:
-        return json_answer(endpoint(sink, request))
+        answered = endpoint(sink, request)
+        return answered if isinstance(answered, Answer) else json_answer(answered)
     except SinkConfigError as error:
         return refusal(error, 422)
 

@@ -177,6 +177,10 @@ def _uncounted(scene: Scene) -> Script:
     return _send(Answer(200, b"OK"))
 
 
+def _refused_in_body(scene: Scene) -> Script:
+    return _send(json_answer({"success": False, "reason": "click not found"}))
+
+
 def _key_required(scene: Scene) -> Script | None:
     return None if has_key(scene.request, ()) else _send(Answer(401, b"API key required"))
 
@@ -231,6 +235,7 @@ BEHAVIOURS: dict[str, Behaviour] = {
         Behaviour("too-many", "429 with Retry-After in seconds", _too_many, False, "1"),
         Behaviour("status", "the status code given, nothing counted", _status, False, "500"),
         Behaviour("uncounted", "200 OK, nothing counted", _uncounted, False),
+        Behaviour("refused-in-body", "200 whose body says no, nothing counted", _refused_in_body, False),
         Behaviour("no-content", "204, counted", _no_content, True),
         Behaviour("no-body", "200 with an empty body, counted", _no_body, True),
         Behaviour("late", "the normal answer after so many seconds, counted at once", _late, True, "30"),

@@ -124,7 +124,7 @@ def _print_welcome(witness: Sink) -> None:
     typer.echo(f"  networks    {' '.join(f'/{name}/' for name in PROFILES)}")
     typer.echo(f"  behaviours  /bad/<name>[:argument]/<network>/…  {' '.join(sorted(BEHAVIOURS))}")
     typer.echo(f"  ports       {witness.refused_port} refuses connections, {witness.reset_port} resets them")
-    typer.echo(f"  counts      {witness.url}/_sink/counts  /_sink/credits  /_sink/requests")
+    typer.echo(f"  counts      {witness.url}/_sink/counts  /_sink/credits  /_sink/report  /_sink/requests")
 
 
 def _print_entry(entry: Entry) -> None:

@@ -47,6 +47,11 @@ class SinkClient:
         found = self._ask(f"totals?{urllib.parse.urlencode({'profile': profile})}")["totals"]
         return {click_id: None if total is None else Decimal(total) for click_id, total in found.items()}
 
+    def report(self, profile: str, zone: str = "UTC", currency: str = "EUR") -> str:
+        """What the network counted, as CSV, dated in its own time zone."""
+        query = urllib.parse.urlencode({"profile": profile, "zone": zone, "currency": currency})
+        return self._get(f"report?{query}").decode()
+
     def requests(self, since: int = 0, limit: int = 1000) -> list[dict[str, Any]]:
         """Recorded requests numbered above ``since``, oldest first; ``raw`` is Latin-1 text."""
         return list(self._ask(f"requests?since={since}&limit={limit}")["requests"])
@@ -100,9 +105,16 @@ class SinkClient:
         asked = urllib.request.Request(  # noqa: S310 — see above
             f"{self.url}/_sink/{path}", data, {"Content-Type": "application/json"}
         )
+        answered: dict[str, Any] = orjson.loads(self._open(asked))
+        return answered
+
+    def _get(self, path: str) -> bytes:
+        return self._open(urllib.request.Request(f"{self.url}/_sink/{path}"))  # noqa: S310 — as in _ask
+
+    def _open(self, asked: urllib.request.Request) -> bytes:
         try:
             with self._opener.open(asked, timeout=self._timeout_s) as response:
-                answered: dict[str, Any] = orjson.loads(response.read())
+                answered: bytes = response.read()
         except urllib.error.HTTPError as error:
             told = orjson.loads(error.read())
             raise SinkConfigError(told["field"], told["reason"], told["remedy"]) from error

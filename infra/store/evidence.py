@@ -45,8 +45,9 @@ _MATCHES = text("""
     FROM matches WHERE conversion_id = :id ORDER BY id""")
 
 _POSTBACKS = text("""
-    SELECT p.*, (p.due_at = 'infinity') IS TRUE AS by_hand, v.number AS version_number, v.contract
-    FROM postbacks p JOIN destination_versions v ON v.id = p.version_id
+    SELECT p.*, (p.due_at = 'infinity') IS TRUE AS by_hand, v.number AS version_number, v.contract,
+        k.report_id AS counted_by, k.at AS counted_at
+    FROM postbacks p JOIN destination_versions v ON v.id = p.version_id LEFT JOIN reconciled k ON k.postback_id = p.id
     WHERE p.conversion_id = :id ORDER BY p.id""")
 
 # Intents carry no index on the postback: every one is either in attempts by now, or is its postback's current one.
@@ -184,6 +185,8 @@ def _postbacks(connection: Connection, conversion_id: int, hops_of: Choice) -> t
             retracted_at=row.retracted_at,
             lost=row.lost,
             lost_at=row.lost_at,
+            counted_by=row.counted_by,
+            counted_at=row.counted_at,
             let_go_at=row.let_go_at,
             checks=tuple(checks[row.id]),
             run_id=row.run_id,

@@ -196,6 +196,10 @@ class PostbackRecord:
     lost: Decimal | None = None
     """What the network shows too much and cannot be told, negative for too little; None also without a value."""
     lost_at: datetime | None = None
+    counted_by: int | None = None
+    """The last network's report that has counted it; None while none has."""
+    counted_at: datetime | None = None
+    """When that was found."""
     let_go_at: datetime | None = None
     """When a person released it by hand."""
     checks: tuple[CheckRecord, ...] = ()

@@ -24,6 +24,7 @@ from workers.rescuing import rescue
 TOKEN = "nym1CJjYiJ3oq6LkMxACGIHey7vM0vGDRyIJMTAuMS4xMi42KAE."
 LEASE_S = 15.0
 TABLES = "conversions, clicks, clicks_waiting, matches, signals, postbacks, dedupe_keys, destination_versions, receipts, rejects, intents, attempts, hops, checks, replays, replay_runs, audit, stops"
+TABLES += ", reports, report_rows, report_matches, report_findings, report_mappings, reconciled"
 QUICK_RETRY = {"attempts": 3, "base": "100ms", "factor": 2.0, "cap": "1s", "horizon": "1m"}
 
 
