@@ -99,6 +99,14 @@ MENU: dict[str, Entry] = {
         "Hand over evidence: transcripts, curl commands, HAR, CSV, JSON, or all of them in a signed bundle.",
     ),
     "ledger": Entry("investigations.cli", _ASK, "Print the balance of everything taken in and fired."),
+    "reconcile": Entry(
+        "investigations.reconcile.cli", _ASK, "Reconcile a network's own report with our log."
+    ),
+    "reports": Entry(
+        "investigations.reconcile.reports_cli",
+        _ASK,
+        "List, show and export the networks' reports that were reconciled.",
+    ),
     "audit": Entry("investigations.audit_cli", _ASK, "List what people did, newest first."),
 }
 

@@ -139,6 +139,8 @@ def _postback(postback: PostbackRecord, life: Life) -> Json:
         "attempts_before_replay": postback.budget_from,
         "falls_back": None if postback.falls_back is None else postback.falls_back.value,
         "settled_by": postback.settled_by,
+        "counted_by": None if postback.counted_by is None else show("rp", postback.counted_by),
+        "counted_at": instant(postback.counted_at),
         **_correction(postback),
         "attempts": [attempt_json(attempt) for attempt in postback.attempts],
         "checks": [check_json(check) for check in postback.checks],

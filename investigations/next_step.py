@@ -68,6 +68,8 @@ def _settled(life: Life, postback: PostbackRecord) -> str:
     match postback.state:
         case State.IN_DOUBT:
             words = f"a person must decide: {postback.reason}"
+            if postback.counted_by is not None:
+                words += f"; it was counted by the network, by report {show('rp', postback.counted_by)}"
         case State.REJECTED | State.DEAD:
             words = f"nothing by itself: {postback.reason}; a person may replay it"
         case State.DELIVERED:
@@ -205,7 +207,9 @@ def _delivered(life: Life, postback: PostbackRecord) -> str:
     words = _by_attempt(postback)
     if postback.run_id is not None and (postback.reason or "").startswith(_IN_VAIN):
         words += f"; {(postback.reason or '').removeprefix('delivered before; ')}"
-    if postback.version.contract.network.delivered_means == "tried":
+    if postback.counted_by is not None:
+        words += f"; counted by the network: report {show('rp', postback.counted_by)}"
+    elif postback.version.contract.network.delivered_means == "tried":
         words += "; this network answers the same when it counted nothing"
     if postback.void_reason:
         words += f"; it was voided {taken_back(postback.void_reason)} too late to stop it"

@@ -239,6 +239,9 @@ def _postback(life: Life, postback: PostbackRecord) -> Iterator[Moment]:
     if postback.lost_at is not None:
         text = loss(life, postback)
         yield Moment(postback.lost_at, subject, "lost", text, (why_lost(life, postback),), style="bold red")
+    if postback.counted_by is not None and postback.counted_at is not None:
+        text = f"counted by the network: report {show('rp', postback.counted_by)}"
+        yield Moment(postback.counted_at, subject, "counted", text, style="green")
     if postback.settled_at is not None and not by_attempt and not told:
         words = {
             State.VOIDED: _voided(postback),

@@ -1,0 +1,1 @@
+"""Reconciling a network's own report with our log."""
