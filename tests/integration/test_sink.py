@@ -17,10 +17,12 @@ import time
 import zlib
 from collections.abc import Callable, Iterator
 from contextlib import suppress
+from datetime import UTC, datetime
 from decimal import Decimal
 from email.utils import parsedate_to_datetime
 from pathlib import Path
 from typing import Any
+from zoneinfo import ZoneInfo
 
 import pytest
 
@@ -425,6 +427,12 @@ def check_status(sink: SinkThread) -> None:
 
 def check_uncounted(sink: SinkThread) -> None:
     assert get(sink, f"/bad/uncounted{PUSH}").endswith(b"\r\n\r\nOK")
+
+
+def check_refused_in_body(sink: SinkThread) -> None:
+    answer = get(sink, f"/bad/refused-in-body{PUSH}")
+    assert status(answer) == 200
+    assert b'"success": false' in body(answer)
 
 
 def check_no_content(sink: SinkThread) -> None:
@@ -1144,3 +1152,22 @@ def test_the_witness_imports_nothing_of_what_it_watches() -> None:
         [sys.executable, "-c", code], capture_output=True, timeout=30, text=True, check=True
     )
     assert ended.stdout.strip() == "[]"
+
+
+def test_the_report_lists_what_was_credited_as_a_network_would(sink: SinkThread) -> None:
+    """One row a credit, dated in the zone asked for; what was taken back and what was refused is not in it."""
+    sink.client.settings({"generic": {"duplicates": "counted"}})
+    for click_id, times in (("a.", 1), ("twice", 2), ("{click_id}", 1)):
+        for _ in range(times):
+            get(sink, f"/generic/p?click_id={click_id}&order_id=o-{click_id}&value=49.90")
+    header_line, *rows = sink.client.report("generic", zone="Asia/Tokyo", currency="USD").splitlines()
+    assert header_line == "Click ID,Order ID,Payout,Currency,Conversion time"
+    assert [row.rpartition(",")[0] for row in rows] == [
+        "a.,o-a.,49.90,USD",
+        "twice,o-twice,49.90,USD",
+        "twice,o-twice,49.90,USD",
+    ]
+    at = datetime.fromisoformat(rows[0].rpartition(",")[2]).replace(tzinfo=ZoneInfo("Asia/Tokyo"))
+    assert abs((datetime.now(UTC) - at).total_seconds()) < 60
+    with pytest.raises(SinkConfigError, match="no time zone"):
+        sink.client.report("generic", zone="Mars/Olympus")
