@@ -124,6 +124,7 @@ def _apply(ground: Ground, sink: str, hostile: HostileNetwork) -> None:
             generic_url(sink, "status:503"),
             events=["busy"],
             retry={"attempts": LONG_LIFE, **quick},
+            breaker=False,
         ),
         *(
             contract(
@@ -131,6 +132,7 @@ def _apply(ground: Ground, sink: str, hostile: HostileNetwork) -> None:
                 f"{hostile.url}/h/{n}",
                 events=[f"hostile-{n}"],
                 retry={"attempts": GROUP, **quick},
+                breaker=False,
             )
             for n in range(hostile.groups)
         ),
@@ -197,7 +199,9 @@ def staged(engine: Engine) -> Iterator[Stage]:
                 if not ground.one("SELECT count(*) FROM postbacks WHERE due_at <= now()"):
                     break
                 gun.fire()
-    _let_time_have_passed(stage)
-    for name, event_id in stage.events.items():
-        stage.cv[name] = show("cv", ground.one("SELECT id FROM conversions WHERE event_id = :e", e=event_id))
-    yield stage
+        _let_time_have_passed(stage)
+        for name, event_id in stage.events.items():
+            stage.cv[name] = show(
+                "cv", ground.one("SELECT id FROM conversions WHERE event_id = :e", e=event_id)
+            )
+        yield stage

@@ -22,6 +22,10 @@ PAGES: dict[str, Where] = {
     "unrouted": lambda stage: f"/conversions/{stage.cv['nowhere']}",
     "attempt": lambda stage: f"/attempts/{stage.attempts('redirected')[0]}",
     "comparison": lambda stage: "/compare?a={}&b={}".format(*stage.attempts("delivered")[1:]),
+    "replay": lambda stage: f"/replays/new?postback={stage.postback('busy')}",
+    "settling": lambda stage: f"/settle?postback={stage.postback('unsure')}",
+    "replays": lambda stage: "/replays",
+    "dead letters": lambda stage: "/dead",
     "by hand": lambda stage: f"/by-hand/extend?postback={stage.postback('held')}",
 }
 SERIOUS = {"serious", "critical"}

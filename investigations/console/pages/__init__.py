@@ -10,12 +10,14 @@ from investigations.console.pages import (
     by_hand,
     comparison,
     conversion,
+    doubts,
     evidence,
     health,
     inbox,
     live,
     login,
     overview,
+    replays,
     untaken,
 )
 
@@ -28,6 +30,8 @@ MODULES: tuple[ModuleType, ...] = (
     comparison,
     evidence,
     by_hand,
+    replays,
+    doubts,
     live,
     inbox,
     untaken,

@@ -3,58 +3,24 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Any
 
 from starlette.requests import Request
 from starlette.responses import Response
 
 from infra.filters import AskingError
-from infra.store import search
-from infra.store.by_hand import Selection, Signature, carry_out, consider, extent
-from infra.store.search import Criteria
+from infra.store.by_hand import Signature, carry_out, consider, extent
 from investigations.console.deciding import LONGEST_REASON, Outlook, read_errand, read_reason
-from investigations.console.errors import BadRequestError
 from investigations.console.frame import NotFoundError, engine_of, form_of, redirect, render, who_of
-from investigations.console.reading import number_of
 from investigations.console.routing import Access, act, page
+from investigations.console.targets import Target, target_of
 from schemas.by_hand import Act, Errand, Moved
-from schemas.ids import show
 
 _SAYS = {
     Act.VOID: "What is voided never fires. What the network has is corrected by a refund signal instead.",
     Act.EXTEND: "A window gets a later end, up to the network's age limit; it is never made shorter.",
     Act.RELEASE: "What is released fires now, before its window ends; that is also the credit decision it may be waiting for.",
 }
-
-
-@dataclass(frozen=True, slots=True)
-class _Target:
-    """Which postbacks are meant: one, or all of a conversion."""
-
-    selection: Selection
-    named: str
-    fields: Mapping[str, str]
-    conversion: str
-
-
-def _target(request: Request, given: Mapping[str, Any]) -> _Target:
-    postback, conversion = str(given.get("postback", "")), str(given.get("conversion", ""))
-    if bool(postback) == bool(conversion):
-        raise BadRequestError("Name a postback or a conversion: open one, and act from there.")
-    if conversion:
-        number = number_of(conversion, "cv")
-        named = f"all postbacks of {conversion}"
-        return _Target(
-            Selection(Criteria(), conversion_id=number), named, {"conversion": conversion}, conversion
-        )
-    number = number_of(postback, "pb")
-    of = search.conversion_of_postback(engine_of(request), number)
-    if of is None:
-        raise NotFoundError(f"There is no postback {postback}.")
-    return _Target(
-        Selection(Criteria(), postback_id=number), postback, {"postback": postback}, show("cv", of)
-    )
 
 
 def _act_of(request: Request) -> Act:
@@ -65,14 +31,14 @@ def _act_of(request: Request) -> Act:
 
 
 def _form(request: Request) -> Response:
-    what, target = _act_of(request), _target(request, request.query_params)
+    what, target = _act_of(request), target_of(request, request.query_params)
     return _show(request, what, target, {})
 
 
 def _show(  # noqa: PLR0913 — a page's parts are its parameters
     request: Request,
     what: Act,
-    target: _Target,
+    target: Target,
     given: Mapping[str, Any],
     *,
     outlook: Outlook | None = None,
@@ -97,7 +63,7 @@ def _show(  # noqa: PLR0913 — a page's parts are its parameters
 def _step(request: Request) -> Response:
     """First what would happen; the same form, confirmed, then does it to what there was when that was shown."""
     what, form = _act_of(request), form_of(request)
-    target = _target(request, form)
+    target = target_of(request, form)
     try:
         errand = read_errand(what, str(form.get("by", "")), str(form.get("to", "")))
         reason = read_reason(str(form.get("reason", "")))
@@ -112,19 +78,14 @@ def _step(request: Request) -> Response:
     signature = Signature(who_of(request), reason)
     for answers in carry_out(engine_of(request), target.selection, errand, signature, int(last)):
         done.add(answers)
-    return redirect(request, _back(target), _told(what, done), kind="done" if done.moves else "failed")
+    return redirect(request, target.back, _told(what, done), kind="done" if done.moves else "failed")
 
 
-def _would(request: Request, target: _Target, errand: Errand, last: int) -> Outlook:
+def _would(request: Request, target: Target, errand: Errand, last: int) -> Outlook:
     outlook = Outlook()
     for answers in consider(engine_of(request), target.selection, errand, last):
         outlook.add(answers)
     return outlook
-
-
-def _back(target: _Target) -> str:
-    anchor = target.fields.get("postback")
-    return f"/conversions/{target.conversion}" + (f"#{anchor}" if anchor else "")
 
 
 _DONE = {Act.VOID: "voided", Act.EXTEND: "extended", Act.RELEASE: "released"}

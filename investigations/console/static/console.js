@@ -89,3 +89,23 @@ if (tail && "EventSource" in window) {
   addEventListener("pagehide", () => { if (source) source.close(); });
   start();
 }
+
+// A part of a page that moves by itself is fetched anew, until it comes without the wish to be.
+function refresh(part) {
+  setTimeout(async () => {
+    try {
+      const answer = await fetch(location.href, { credentials: "same-origin" });
+      const fresh = new DOMParser().parseFromString(await answer.text(), "text/html").getElementById(part.id);
+      if (!answer.ok || !fresh) return;
+      const next = document.importNode(fresh, true);
+      const focused = part.contains(document.activeElement);
+      part.replaceWith(next);
+      if (focused) next.querySelector("a, button, input")?.focus();
+      if (next.dataset.refresh) refresh(next);
+      else if (next.dataset.then !== "stay") location.reload();
+    } catch {
+      refresh(part);
+    }
+  }, Number(part.dataset.refresh));
+}
+for (const part of document.querySelectorAll("[data-refresh]")) refresh(part);

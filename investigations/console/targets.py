@@ -1,0 +1,71 @@
+"""Which postbacks a person means to act on, as an address or a form names them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+from urllib.parse import urlencode
+
+from starlette.requests import Request
+
+from infra.store import search
+from infra.store.by_hand import Selection
+from infra.store.search import Criteria
+from investigations.console.errors import BadRequestError
+from investigations.console.frame import NotFoundError, engine_of
+from investigations.console.reading import number_of
+from schemas.ids import show
+
+MOST = 20_000
+"""Postbacks that a page considers one by one before it answers; more are acted on from the command line."""
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """What is meant, in words and as the fields that carry it from form to form. ``back`` leads to where it came from."""
+
+    selection: Selection
+    named: str
+    fields: Mapping[str, str]
+    back: str
+
+    @property
+    def query(self) -> str:
+        return urlencode(self.fields)
+
+
+def target_of(request: Request, given: Mapping[str, Any]) -> Target:
+    """``postback``, ``conversion`` or ``cause``: exactly one. Raises BadRequestError and NotFoundError."""
+    named = {name: str(given.get(name) or "") for name in _READERS}
+    asked = [name for name, value in named.items() if value]
+    if len(asked) != 1:
+        raise BadRequestError(
+            "Name what is to be acted on: open a conversion, or a cause, and act from there."
+        )
+    (name,) = asked
+    return _READERS[name](request, named[name])
+
+
+def _postback(request: Request, text: str) -> Target:
+    number = number_of(text, "pb")
+    of = search.conversion_of_postback(engine_of(request), number)
+    if of is None:
+        raise NotFoundError(f"There is no postback {text}.")
+    back = f"/conversions/{show('cv', of)}#{text}"
+    return Target(Selection(Criteria(), postback_id=number), text, {"postback": text}, back)
+
+
+def _conversion(_: Request, text: str) -> Target:
+    number = number_of(text, "cv")
+    selection = Selection(Criteria(), conversion_id=number)
+    return Target(selection, f"all postbacks of {text}", {"conversion": text}, f"/conversions/{text}")
+
+
+def _cause(_: Request, text: str) -> Target:
+    return Target(
+        Selection(Criteria(), cause=text), f"all that ended of cause {text}", {"cause": text}, "/dead"
+    )
+
+
+_READERS = {"postback": _postback, "conversion": _conversion, "cause": _cause}
