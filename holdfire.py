@@ -76,6 +76,11 @@ MENU: dict[str, Entry] = {
         _SET_UP,
         "Retain evidence as long as the applied policy says, and no longer.",
     ),
+    "erase": Entry(
+        "workers.erasing_cli",
+        _SET_UP,
+        "Erase what is known of one person's order, click, lead or customer id, everywhere.",
+    ),
     "legal-hold": Entry(
         "workers.keeping_cli",
         _SET_UP,

@@ -60,6 +60,13 @@ def _standing(conversion: ConversionRecord) -> Iterator[Fact]:
         yield Fact(
             "net value", money(conversion.net_value, currency), "magenta", f" of {money(value, currency)}"
         )
+    if conversion.erased_at is not None:
+        by = visible(conversion.erased_by or "")
+        yield Fact(
+            "erased",
+            f"{clock(conversion.erased_at)} UTC by {by}: only sums, states and times are left",
+            "bold red",
+        )
     if conversion.outcomes:
         yield Fact("stands", "; ".join(OUTCOMES[each] for each in conversion.outcomes), "magenta")
 

@@ -71,6 +71,8 @@ def conversion_json(conversion: ConversionRecord) -> Json:
         "routed": conversion.routed,
         "outcomes": list(conversion.outcomes),
         "unrouted_reason": conversion.unrouted_reason,
+        "erased_at": instant(conversion.erased_at),
+        "erased_by": conversion.erased_by,
         "refusals": dict(conversion.refusals),
         "matches": [
             {

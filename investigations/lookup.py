@@ -6,10 +6,11 @@ from dataclasses import dataclass, field
 
 from sqlalchemy import Engine
 
-from infra.store import search
+from infra.store import search, tombstones
 from infra.store.evidence import read_life, read_signals
 from infra.store.records import AttemptRecord, CheckRecord, Life, PostbackRecord, RejectRecord, SignalRecord
 from infra.store.search import Criteria
+from schemas.erasing import Kind
 from schemas.ids import parse, show
 
 
@@ -60,10 +61,24 @@ def by_criteria(engine: Engine, criteria: Criteria) -> Traces:
     if criteria.event_id is not None and criteria.order_id is None and criteria.click_id is None:
         traces.rejects = search.find_rejects(engine, criteria, None).rows[::-1]
     if traces.empty:
+        _say_erased(engine, criteria)
         raise UnknownIdError(
             f"nothing is known by {_named(criteria)}; what is still in the queue is not known yet"
         )
     return traces
+
+
+def _say_erased(engine: Engine, criteria: Criteria) -> None:
+    """Raise UnknownIdError saying that it was erased, if it was: a tombstone knows it without telling it."""
+    asked: tuple[tuple[Kind, str | None], ...] = (
+        ("order", criteria.order_id), ("click", criteria.click_id), ("event_id", criteria.event_id),
+    )  # fmt: skip
+    for kind, value in asked:
+        erasure = None if value is None else tombstones.told(engine, kind, value)
+        if erasure is not None:
+            raise UnknownIdError(
+                f"{_named(criteria)} was erased on {erasure.at:%Y-%m-%d} by {erasure.who}, at a person's request"
+            )
 
 
 def one_attempt(engine: Engine, text: str, number: int | None) -> tuple[Life, PostbackRecord, AttemptRecord]:

@@ -75,6 +75,9 @@ def _arrival(life: Life) -> Iterator[Moment]:
     if event.clicked_at is not None:
         yield Moment(event.clicked_at, subject, "clicked", "the ad was clicked")
     yield Moment(event.occurred_at, subject, "occurred", f"{visible(event.name)} happened")
+    if conversion.erased_at is not None:
+        text = f"erased by {visible(conversion.erased_by or '')}: what it was about cannot be read any more"
+        yield Moment(conversion.erased_at, subject, "erased", text, style="bold red")
     if conversion.unrouted_reason is not None:
         text = f"received, but unrouted: {visible(conversion.unrouted_reason)}"
         yield Moment(conversion.received_at, subject, "unrouted", text, style="red")

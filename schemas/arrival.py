@@ -54,6 +54,8 @@ class Arrival:
     """Why it means no event, where it is not meant to."""
     click: Click | None = None
     """What it registers; ``refused`` then says which of its tokens were left out."""
+    erased: bool = False
+    """Whether something was taken out of it that had been erased: it is not as it came."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -77,7 +77,7 @@ def _pattern(text: str) -> bytes:
     return b"".join(characters)
 
 
-def _base64_cores(raw: bytes) -> list[str]:
+def base64_cores(raw: bytes) -> list[str]:
     """Base64 of the text at each of the three alignments it can have inside a longer encoded whole.
 
     Characters that also depend on the neighbours are cut off, so that the rest is found whatever they are.
@@ -94,7 +94,7 @@ def _base64_cores(raw: bytes) -> list[str]:
 def spellings(secret: str) -> tuple[str, ...]:
     """The texts whose writings give the secret away: itself, its base64 and its hexadecimal digits."""
     raw = secret.encode()
-    return (secret, *_base64_cores(raw), raw.hex(), raw.hex().upper())
+    return (secret, *base64_cores(raw), raw.hex(), raw.hex().upper())
 
 
 class Redactor:

@@ -34,6 +34,8 @@ class VoidReason(StrEnum):
     UNCONFIRMED = "unconfirmed"
     """What its policy waits for never came: a credit decision, or an answer of the service that is asked."""
     BY_HAND = "by_hand"
+    ERASED = "erased"
+    """A person asked that what is known of them be made unreadable."""
     WITHDRAWN = "withdrawn"
     """Of an adjustment: there is nothing left to correct."""
 

@@ -10,9 +10,15 @@ import structlog
 from sqlalchemy import Engine
 
 from infra.store import audit
-from infra.store.keeping import applied, begin_retention, end_retention, retention_is_due
+from infra.store.keeping import (
+    KeepingElsewhereError,
+    applied,
+    begin_retention,
+    end_retention,
+    retention_is_due,
+)
 from schemas.keeping import Policy
-from workers.retaining import Progress, Retained, RetainingElsewhereError, retain
+from workers.retaining import Progress, Retained, retain
 
 log = structlog.get_logger()
 
@@ -78,7 +84,7 @@ class Housekeeper:
         try:
             folder = archive_folder(policy, self._data_dir)
             run(self._engine, policy, folder, lambda _: None, who="housekeeping", reason="automatic")
-        except RetainingElsewhereError:
+        except KeepingElsewhereError:
             log.info("retention.elsewhere")
         except Exception as error:
             log.error("retention.failed", error=f"{type(error).__name__}: {getattr(error, 'orig', error)}")

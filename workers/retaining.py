@@ -9,13 +9,12 @@ from __future__ import annotations
 import time
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import date, datetime, timedelta
 from pathlib import Path
 
 import structlog
-from sqlalchemy import Engine, text
+from sqlalchemy import Engine
 
 from infra.archives.form import TABLES, Columns
 from infra.archives.reading import ArchiveReader, verify
@@ -23,8 +22,9 @@ from infra.archives.writing import ArchiveWriter
 from infra.store import archiving, expiring
 from infra.store.archiving import WINDOW, ArchiveMismatchError, Filed, Head, Part
 from infra.store.dropping import drop_month
+from infra.store.erasing_archives import delete_replaced
 from infra.store.firing import database_now
-from infra.store.keeping import RETAIN_LOCK, months
+from infra.store.keeping import alone, months
 from infra.store.legal_holds import held_destinations, refresh
 from schemas import keeping
 from schemas.keeping import Policy, is_past
@@ -37,10 +37,6 @@ PER_PART = 50_000
 """Attempts in one file; an erasure writes one anew, and an interruption costs the one that is being written."""
 
 Progress = Callable[[str], None]
-
-
-class RetainingElsewhereError(RuntimeError):
-    """Another process is at it."""
 
 
 @dataclass(slots=True)
@@ -62,9 +58,9 @@ class Retained:
 
 
 def retain(engine: Engine, policy: Policy, folder: Path, progress: Progress = lambda _: None) -> Retained:
-    """Do all that the policy asks for. Raises RetainingElsewhereError; and whatever stops it, with all done so far kept."""
+    """Do all that the policy asks for. Raises KeepingElsewhereError; and whatever stops it, with all done so far kept."""
     started, done = time.monotonic(), Retained()
-    with _alone(engine):
+    with alone(engine):
         refresh(engine)
         now = database_now(engine)
         for month in sorted({part.month for part in archiving.pending(engine)}):
@@ -77,6 +73,7 @@ def retain(engine: Engine, policy: Policy, folder: Path, progress: Progress = la
                 progress,
             )
             _take_out(engine, month, done, progress)
+        delete_replaced(engine)
         for part in [*expiring.expired(engine, policy, now), *expiring.left_over(engine)]:
             expiring.expire(engine, part)
             done.expired.append(part.file)
@@ -116,22 +113,6 @@ def _ages(policy: Policy) -> Iterator[tuple[str, timedelta]]:
         age = getattr(policy.keeping, table)
         if age is not None:
             yield table, age
-
-
-@contextmanager
-def _alone(engine: Engine) -> Iterator[None]:
-    """A lock that ends with the process: a killed run leaves nothing behind."""
-    with engine.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
-        if not connection.execute(
-            text("SELECT pg_try_advisory_lock(:key)"), {"key": RETAIN_LOCK}
-        ).scalar_one():
-            raise RetainingElsewhereError(
-                "another process retains at this moment; let it end, then run it again"
-            )
-        try:
-            yield
-        finally:
-            connection.execute(text("SELECT pg_advisory_unlock(:key)"), {"key": RETAIN_LOCK})
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,13 +8,14 @@ from datetime import datetime
 from typing import Any
 
 import orjson
-from sqlalchemy import Engine, Row, text
+from sqlalchemy import Connection, Engine, Row, text
 
 from infra.db.snapshot import snapshot
-from infra.store import outbox
+from infra.store import outbox, tombstones
 from infra.store.inbox import known_events, messages_of, sift
 from infra.store.transactions import retried
 from schemas.arrival import Candidate, Refused
+from schemas.erasing import ERASED_EVENT
 
 PAGE = 200
 
@@ -82,7 +83,7 @@ _COLUMNS = """i.id AS request_id, i.received_at, i.kind, i.source, i.method, i.t
     i.idempotency_key, i.dedupe_id, i.status_code, i.accepted, i.duplicates, i.rejected, i.answer"""
 _FAILED = """(CASE WHEN EXISTS (SELECT FROM inbox_runs r WHERE r.inbox_id = i.id)
     THEN (SELECT r.rejected FROM inbox_runs r WHERE r.inbox_id = i.id ORDER BY r.id DESC LIMIT 1)
-    ELSE i.rejected END) > 0"""
+    ELSE i.rejected END) > 0 AND i.erased_at IS NULL"""
 
 
 def _where(wanted: Wanted) -> tuple[str, dict[str, Any]]:
@@ -166,6 +167,9 @@ def enqueue_again(  # noqa: PLR0913 — what a run is made of
     Their messages are sent by whoever relays next, within seconds.
     """
     with engine.connect() as connection:
+        if tombstones.any_stand(connection):
+            candidates, erased = _sift_erased(connection, candidates)
+            refused = [*refused, *erased]
         known = known_events(connection, {each.key for each in candidates})
     taken, duplicates = sift(candidates, known)
     again = Again(
@@ -194,6 +198,20 @@ def enqueue_again(  # noqa: PLR0913 — what a run is made of
     retried(engine, commit)
     outbox.hold_back(engine, messages)
     return again
+
+
+def _sift_erased(
+    connection: Connection, candidates: Sequence[Candidate]
+) -> tuple[list[Candidate], list[Refused]]:
+    """What a mapping found of a delivery that came before an erasure; intake looks again, under its lock."""
+    gone = tombstones.buried(
+        connection, [tombstones.names_of(orjson.loads(each.body)) for each in candidates]
+    )
+    kept = [each for each, is_gone in zip(candidates, gone, strict=True) if not is_gone]
+    refused = [
+        Refused(each.index, [ERASED_EVENT]) for each, is_gone in zip(candidates, gone, strict=True) if is_gone
+    ]
+    return kept, refused
 
 
 def outcome(again: Again) -> dict[str, Any]:

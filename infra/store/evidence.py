@@ -37,8 +37,9 @@ from schemas.signals import names
 from schemas.verdict import VerdictKind
 
 _CONVERSION = text("""
-    SELECT id, event::text AS event, received_at, net_value, outcomes, routed, unrouted_reason, refusals, now() AS now
-    FROM conversions WHERE id = :id""")
+    SELECT c.id, c.event::text AS event, c.received_at, c.net_value, c.outcomes, c.routed, c.unrouted_reason, c.refusals,
+        now() AS now, coalesce(e.ended_at, e.begun_at) AS erased_at, e.who AS erased_by
+    FROM conversions c LEFT JOIN erasures e ON e.id = c.erasure_id WHERE c.id = :id""")
 
 _MATCHES = text("""
     SELECT at, destination, network, key, key_value, click_row AS click, click_id, clicked_at
@@ -137,6 +138,8 @@ def read_life(engine: Engine, conversion_id: int, *, hops_of: Choice = every) ->
                     for each in connection.execute(_MATCHES, {"id": conversion_id})
                 ),
                 row.refusals or {},
+                erased_at=row.erased_at,
+                erased_by=row.erased_by,
             ),
             signals=tuple(signal for signal in signals if names(signal.event, event)),
             postbacks=_postbacks(connection, conversion_id, hops_of),

@@ -11,7 +11,7 @@ from sqlalchemy import Connection, Engine, text
 from sqlalchemy.exc import IntegrityError
 
 from infra.db.engine import as_json, copy_bytes, copy_rows, copy_text, copy_value
-from infra.store import matching
+from infra.store import matching, tombstones
 from infra.store.outbox import Message, write
 from infra.store.transactions import retried
 from schemas.arrival import Arrival, Candidate, Key, Receipt, answer_to, answer_to_click, answer_to_delivery
@@ -24,7 +24,7 @@ TRIES = 3
 
 _COLUMNS = (
     "id", "received_at", "kind", "source", "method", "target", "headers", "body", "peer", "key_id",
-    "idempotency_key", "dedupe_id", "status_code", "accepted", "duplicates", "rejected", "answer",
+    "idempotency_key", "dedupe_id", "status_code", "accepted", "duplicates", "rejected", "answer", "erased_at",
 )  # fmt: skip
 
 
@@ -54,6 +54,8 @@ def commit(engine: Engine, arrivals: Sequence[Arrival]) -> Committed:
 
 
 def _commit(connection: Connection, arrivals: Sequence[Arrival]) -> Committed:
+    if tombstones.share_lock(connection):
+        arrivals = tombstones.cleared(connection, arrivals)
     answered = _answered(connection, [arrival for arrival in arrivals if arrival.idempotency_key is not None])
     delivered = _delivered(connection, arrivals)
     known = known_events(connection, {each.key for arrival in arrivals for each in arrival.candidates})
@@ -92,11 +94,12 @@ def _commit(connection: Connection, arrivals: Sequence[Arrival]) -> Committed:
 class _Answered:
     """What was answered before under an idempotency key, and to which body."""
 
-    body_sha256: bytes
+    body_sha256: bytes | None
+    """None where it was erased since: whatever comes under the key again then is what it answered."""
     receipt: Receipt
 
     def again(self, arrival: Arrival) -> Receipt:
-        same = sha256(arrival.body).digest() == self.body_sha256
+        same = self.body_sha256 is None or sha256(arrival.body).digest() == self.body_sha256
         return replace(self.receipt, replayed=same, conflict=not same)
 
 
@@ -112,7 +115,8 @@ def _answered(connection: Connection, arrivals: list[Arrival]) -> dict[_Slot, _A
         return {}
     rows = connection.execute(
         text("""
-        SELECT coalesce(i.key_id, 0) AS key_id, i.idempotency_key, i.id, i.status_code, i.answer, sha256(i.body) AS body
+        SELECT coalesce(i.key_id, 0) AS key_id, i.idempotency_key, i.id, i.status_code, i.answer,
+            CASE WHEN i.erased_at IS NULL THEN sha256(i.body) END AS body
         FROM json_to_recordset(:rows) AS r(key_id integer, idempotency_key text)
             JOIN inbox i ON coalesce(i.key_id, 0) = r.key_id AND i.idempotency_key = r.idempotency_key"""),
         {
@@ -123,7 +127,7 @@ def _answered(connection: Connection, arrivals: list[Arrival]) -> dict[_Slot, _A
     )
     return {
         (row.key_id, row.idempotency_key): _Answered(
-            bytes(row.body), Receipt(row.id, row.status_code, row.answer)
+            None if row.body is None else bytes(row.body), Receipt(row.id, row.status_code, row.answer)
         )
         for row in rows
     }
@@ -218,4 +222,5 @@ def _row(arrival: Arrival, receipt: Receipt, accepted: int, duplicates: int) -> 
         text_(orjson.dumps(arrival.headers).decode()), copy_bytes(arrival.body), text_(arrival.peer),
         value(arrival.key_id), text_(arrival.idempotency_key), text_(arrival.dedupe_id), str(receipt.status_code),
         str(accepted), str(duplicates), str(len(arrival.refused)), text_(orjson.dumps(receipt.answer).decode()),
+        "now()" if arrival.erased else "\\N",
     )  # fmt: skip

@@ -11,7 +11,7 @@ import orjson
 from sqlalchemy import Connection, Engine, text
 
 from infra.db.engine import as_json
-from infra.store import matching, outbox, standings
+from infra.store import matching, outbox, standings, tombstones
 from infra.store.clicks import indexed
 from infra.store.dedupe import claim_keys
 from infra.store.destinations import Destinations
@@ -19,6 +19,7 @@ from infra.store.transactions import retried
 from schemas.click import Matches, wire_matches
 from schemas.conversion import PlannedPostback, attributed, refusals, route, why_unrouted
 from schemas.destination import DestinationVersion
+from schemas.erasing import ERASED_EVENT, STUB
 from schemas.event import ConversionEvent, Event, Signal
 from schemas.lifecycle import State
 from schemas.problem import Problem
@@ -62,7 +63,7 @@ class IntakeResult:
 # Conversions share this lock, messages with signals hold it alone: of a signal and its conversion that commit at
 # the same time, the later one then sees the earlier, so a refund can never slip past its conversion unseen. Clicks that
 # are held against earlier conversions hold it alone for the same reason.
-_SIGNALS_LOCK = 0x5369676E  # "Sign"
+SIGNALS_LOCK = 0x5369676E  # "Sign"
 
 
 def commit_message(  # noqa: PLR0913 — what came, in which message, and by what it is routed
@@ -79,20 +80,24 @@ def commit_message(  # noqa: PLR0913 — what came, in which message, and by wha
     ``whole``: there is nothing more of the message to come, so that the outbox need not keep it.
     """
     versions = destinations.current()
-    first: dict[Key, Taken] = {}
-    for item in taken:
-        first.setdefault(item.key, item)
-    repeated = [item for item in taken if first[item.key] is not item]
-    conversions = {key: item for key, item in first.items() if isinstance(item.event, ConversionEvent)}
-    signals = {key: item for key, item in first.items() if key not in conversions}
+    signalling = any(not isinstance(item.event, ConversionEvent) for item in taken)
 
     def run(connection: Connection) -> IntakeResult:
-        received_at = serialise(connection, exclusive=bool(signals))
+        received_at, tombs = begin(connection, exclusive=signalling)
+        passed, refusals = list(taken), list(refused)
+        if tombs:
+            passed, refusals = _sift_erased(connection, taken, refused)
+        first: dict[Key, Taken] = {}
+        for item in passed:
+            first.setdefault(item.key, item)
+        repeated = [item for item in passed if first[item.key] is not item]
+        conversions = {key: item for key, item in first.items() if isinstance(item.event, ConversionEvent)}
+        signals = {key: item for key, item in first.items() if key not in conversions}
         new_conversions, postbacks = _insert_conversions(connection, conversions, versions, received_at)
         new_signals = _insert_signals(connection, signals)
         duplicates = [item for key, item in conversions.items() if key not in new_conversions]
         duplicates += [item for key, item in signals.items() if key not in new_signals]
-        _insert_rejects(connection, refused, [*duplicates, *repeated])
+        _insert_rejects(connection, refusals, [*duplicates, *repeated])
         voided = standings.apply(
             connection,
             destinations,
@@ -104,7 +109,7 @@ def commit_message(  # noqa: PLR0913 — what came, in which message, and by wha
             conversions=len(new_conversions),
             signals=len(new_signals),
             duplicates=len(duplicates) + len(repeated),
-            rejected=len(refused),
+            rejected=len(refusals),
             postbacks=postbacks,
             voided=voided,
         )
@@ -117,23 +122,53 @@ def commit_message(  # noqa: PLR0913 — what came, in which message, and by wha
 
 
 def committed(engine: Engine, keys: Iterable[Key]) -> set[Key]:
-    """Which of these events the database has, as conversion, signal, or kept reject."""
-    rows = as_json([{"source": source, "event_id": event_id} for source, event_id in keys])
+    """Which of these events the database has, as conversion, signal, or kept reject; also one that was erased."""
     query = text("""
         SELECT k.source, k.event_id FROM json_to_recordset(:keys) AS k(source text, event_id text)
         WHERE EXISTS (SELECT FROM conversions c WHERE c.event_id = k.event_id AND c.source = k.source)
            OR EXISTS (SELECT FROM signals s WHERE s.event_id = k.event_id AND s.source = k.source)
            OR EXISTS (SELECT FROM rejects r WHERE r.event_id = k.event_id AND r.source = k.source)""")
-    with engine.connect() as connection:
+
+    def there(connection: Connection, asked: Iterable[Key]) -> set[Key]:
+        rows = as_json([{"source": source, "event_id": event_id} for source, event_id in asked])
         return {(row.source, row.event_id) for row in connection.execute(query, {"keys": rows})}
+
+    with engine.connect() as connection:
+        wanted = set(keys)
+        found = there(connection, wanted)
+        names = tombstones.pseudonyms(connection, wanted - found)
+        erased = there(connection, {(source, name) for (source, _), name in names.items()})
+        return found | {each for each, name in names.items() if (each[0], name) in erased}
 
 
 def serialise(connection: Connection, *, exclusive: bool) -> datetime:
     """Take the lock of intake until the commit. Returns the database's clock once it is held."""
+    return begin(connection, exclusive=exclusive)[0]
+
+
+def begin(connection: Connection, *, exclusive: bool) -> tuple[datetime, bool]:
+    """As ``serialise``; also whether anything was ever erased, which is asked once the lock is held."""
     function = "pg_advisory_xact_lock" if exclusive else "pg_advisory_xact_lock_shared"
-    connection.execute(text(f"SELECT {function}(:key)"), {"key": _SIGNALS_LOCK})
-    instant: datetime = connection.execute(text("SELECT clock_timestamp()")).scalar_one()
-    return instant
+    connection.execute(text(f"SELECT {function}(:key)"), {"key": SIGNALS_LOCK})
+    row = connection.execute(text(f"SELECT clock_timestamp() AS at, {tombstones.ANY} AS tombs")).one()
+    return row.at, row.tombs
+
+
+def _sift_erased(
+    connection: Connection, taken: Sequence[Taken], refused: Sequence[Refused]
+) -> tuple[list[Taken], list[Refused]]:
+    """What may be taken, and what is refused: what was erased among it, and nothing of that is kept."""
+    everything: list[Taken | Refused] = [*taken, *refused]
+    gone = tombstones.buried(connection, [tombstones.names_of(item.raw) for item in everything])
+    passed, refusals = [], []
+    for item, is_gone in zip(everything, gone, strict=True):
+        if is_gone or item.raw == STUB:
+            refusals.append(Refused(tombstones.stub_of(connection, item.raw), [ERASED_EVENT]))
+        elif isinstance(item, Taken):
+            passed.append(item)
+        else:
+            refusals.append(item)
+    return passed, refusals
 
 
 def _insert_conversions(

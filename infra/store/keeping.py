@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from datetime import date, timedelta
 
 import orjson
@@ -15,6 +16,26 @@ from schemas.destination import Contract
 from schemas.keeping import NOTHING, Keeping, Policy, read_policy
 
 RETAIN_LOCK = 0x4B656570  # "Keep": one retention at a time
+
+
+class KeepingElsewhereError(RuntimeError):
+    """Another process is at it."""
+
+
+@contextmanager
+def alone(engine: Engine) -> Iterator[None]:
+    """One retention or erasure at a time. The lock ends with the process: a killed run leaves nothing behind."""
+    with engine.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
+        if not connection.execute(
+            text("SELECT pg_try_advisory_lock(:key)"), {"key": RETAIN_LOCK}
+        ).scalar_one():
+            raise KeepingElsewhereError(
+                "another process retains or erases at this moment; let it end, then run it again"
+            )
+        try:
+            yield
+        finally:
+            connection.execute(text("SELECT pg_advisory_unlock(:key)"), {"key": RETAIN_LOCK})
 
 
 def applied(engine: Engine) -> Policy:

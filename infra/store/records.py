@@ -52,6 +52,9 @@ class ConversionRecord:
     matches: tuple[MatchRecord, ...] = ()
     refusals: Mapping[str, str] = field(default_factory=dict)
     """By destination that takes such events: what it required and did not get."""
+    erased_at: datetime | None = None
+    """When what it was about was made unreadable, at a person's request."""
+    erased_by: str | None = None
 
     @property
     def attributed(self) -> ConversionEvent:

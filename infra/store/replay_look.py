@@ -18,11 +18,13 @@ from schemas.conversion import attributed, click_id_for, dedupe_key, unrenderabl
 from schemas.destination import Contract, DestinationVersion
 from schemas.event import ConversionEvent, read_stored
 from schemas.lifecycle import State
-from schemas.replaying import PER_SECOND, Decision, Postback, Rival, decide
+from schemas.replaying import PER_SECOND, Decision, Postback, Refused, Rival, decide
 from schemas.verdict import Dedupe
 
 STRIDE = 50_000
 """Ids that one statement walks over at most: of few matches among many postbacks none takes long."""
+
+ERASED: Decision = Refused("it was erased at a person's request: what it reported is not known any more")
 
 # In the order of ids that all keep to: what a correction corrects before it, and each before its own corrections.
 LOCK = text("""
@@ -34,7 +36,7 @@ _READ = """
     SELECT p.id, p.conversion_id, p.version_id, p.state, p.attempts, p.release_at, p.expires_at, p.had_unknown, p.reason,
         p.void_reason, p.retracted_at, p.adjustments, p.adjustment, p.adjusts, p.freed, p.settled_at, p.first_attempt_at,
         p.budget_from, p.run_id, v.destination, c.event::text AS event, c.matched, c.name, c.value, c.currency, c.net_value,
-        c.outcomes, now() AS now, latest.verdict = 'duplicate' AS called_duplicate,
+        c.outcomes, c.erasure_id, now() AS now, latest.verdict = 'duplicate' AS called_duplicate,
         original.state AS of_state, original.reported AS of_reported, original.retracted_at AS of_retracted_at,
         original.void_reason AS of_void_reason, EXISTS (
             SELECT FROM postbacks other WHERE other.adjusts = p.adjusts AND other.adjusts IS NOT NULL
@@ -135,7 +137,7 @@ def look(
         postback = _postback(
             row, version or versions.read(row.version_id), events[row.id], rival, retired=version is None
         )
-        decision = decide(postback, row.now, force=options.force)
+        decision = decide(postback, row.now, force=options.force) if row.erasure_id is None else ERASED
         claims = key if rival is None else None
         found.append(Looked(row, version or versions.read(row.version_id), events[row.id], claims, decision))
         if key is not None and rival is None and not hasattr(decision, "why"):

@@ -41,6 +41,7 @@ CREATE TABLE retentions (
 # One row a file: what stands in it, and how much of that is gone from the tables by now. blocks_gone is where removing
 # goes on after an interruption. wrong counts what must not be, as it was when the rows left. A row stays when its file
 # has expired: the ledger goes on counting what was in it. One that is not kept is deleted once its rows are gone.
+# replaced is a file that an erasure wrote anew, until it is deleted.
 ARCHIVES = """
 CREATE TABLE archives (
     id             bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
@@ -70,6 +71,7 @@ CREATE TABLE archives (
     kept           boolean NOT NULL,
     wrong          jsonb NOT NULL DEFAULT '{}',
     expired_at     timestamptz,
+    replaced       text,
     UNIQUE (month, destination, part),
     CHECK ((gone_at IS NULL) OR (gone_intents = intents AND gone_attempts = attempts AND gone_hops = hops
         AND gone_checks = checks))
