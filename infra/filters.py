@@ -8,6 +8,7 @@ import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from decimal import Decimal
 from functools import wraps
 from typing import Annotated, Any, get_type_hints
 
@@ -17,6 +18,7 @@ from pydantic_core import PydanticCustomError
 from infra.store.search import Criteria
 from schemas.durations import parse
 from schemas.lifecycle import State
+from schemas.money import MAX_DECIMAL_PLACES, MAX_INTEGER_DIGITS
 from schemas.verdict import VerdictKind
 
 Order = Annotated[str | None, typer.Option("--order", help="By order id.")]
@@ -61,13 +63,28 @@ class Filters:
     adjustments: Annotated[
         bool, typer.Option("--adjustments", help="Only corrections of what was delivered.")
     ] = False
+    error: Annotated[
+        str | None, typer.Option("--error", help="Some attempt failed so: timeout, dns, or an error's class.")
+    ] = None
+    value: Annotated[
+        str | None, typer.Option("--value", help="Of this value: 49.90, 10..50, 10.. or '>100'.")
+    ] = None
+    text: Annotated[
+        str | None, typer.Option("--text", help="Stands so in some request or answer, letter for letter.")
+    ] = None
+    matched: Annotated[
+        bool | None,
+        typer.Option("--matched/--unmatched", help="Counted by a network's own report, or not."),
+    ] = None
 
     def given(self) -> set[str]:
         """Names of the filters that were given."""
         return {
             field.name
             for field in dataclasses.fields(self)
+            # "Not matched" is something asked; a switch that is off is not.
             if getattr(self, field.name) not in (None, [], False)
+            or (field.name, getattr(self, field.name)) == ("matched", False)
         }
 
     def criteria(self, now: datetime) -> Criteria:
@@ -86,6 +103,10 @@ class Filters:
             verdict=self.verdict,
             lost=self.lost or None,
             adjustments=self.adjustments or None,
+            error=self.error,
+            text=self.text,
+            matched=self.matched,
+            **({} if self.value is None else read_value("--value", self.value)),
         )
 
 
@@ -146,3 +167,31 @@ def read_status_codes(text: str | None) -> tuple[int, int] | None:
         raise AskingError(f"--status-code: {text!r} is no HTTP status; write 503 or 5xx")
     lowest = int(text.replace("x", "0"))
     return lowest, lowest + 99 if "x" in text else lowest
+
+
+def read_value(option: str, text: str) -> dict[str, Any]:
+    """``49.90``, ``10..50``, ``10..``, ``..50``, ``>100`` and the like, as fields of ``Criteria``. Raises AskingError."""
+    for sign, name in ((">=", "lowest"), ("<=", "highest"), (">", "above"), ("<", "below")):
+        if text.startswith(sign):
+            number = _amount(option, text, text.removeprefix(sign))
+            ends = {"lowest": (number, None), "highest": (None, number)}
+            return {"value": ends[name]} if name in ends else {name: number}
+    low, dots, high = text.partition("..")
+    if not dots or not (low or high):
+        number = _amount(option, text, text)
+        return {"value": (number, number)}
+    lowest = _amount(option, text, low) if low else None
+    highest = _amount(option, text, high) if high else None
+    if lowest is not None and highest is not None and lowest > highest:
+        raise AskingError(f"{option}: {text!r} has its higher end first; write {high}..{low}")
+    return {"value": (lowest, highest)}
+
+
+_AMOUNT = re.compile(r"-?[0-9]+(\.[0-9]+)?")
+_LONGEST_AMOUNT = MAX_INTEGER_DIGITS + MAX_DECIMAL_PLACES + 2
+
+
+def _amount(option: str, whole: str, text: str) -> Decimal:
+    if not _AMOUNT.fullmatch(text) or len(text) > _LONGEST_AMOUNT:
+        raise AskingError(f"{option}: {whole!r} is no amount and no range; write 49.90, 10..50 or >100")
+    return Decimal(text)

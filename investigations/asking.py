@@ -11,14 +11,19 @@ _OPTIONS = {
     "click_id": "--click-id",
     "event_id": "--event",
     "status_codes": "--status-code",
+    "above": "--value",
+    "below": "--value",
 }
+_NO_OPTION = {"named", "conversion_id", "postback_id", "above", "below"}
 
 
 def check_applicable(criteria: Criteria, known: set[str], listing: str) -> None:
     """Refuse what the listing cannot be searched by, rather than not narrow it."""
     for name in Criteria.__dataclass_fields__:
-        if getattr(criteria, name) not in {None, ()} and name not in known:
-            options = ", ".join(_option(each) for each in Criteria.__dataclass_fields__ if each in known)
+        if name in criteria.given() and name not in known:
+            options = ", ".join(
+                _option(each) for each in Criteria.__dataclass_fields__ if each in known - _NO_OPTION
+            )
             raise AskingError(f"{_option(name)} does not apply to {listing}; use {options}")
 
 

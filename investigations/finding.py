@@ -13,7 +13,7 @@ from infra.filters import AsJson, AskingError, Filters, with_filters
 from infra.open import open_store
 from infra.store import search
 from infra.store.firing import database_now
-from infra.store.search import Criteria, Found
+from infra.store.search import Criteria, Found, SearchPage
 from investigations.asking import check_applicable
 from investigations.columns import (
     Columns,
@@ -25,6 +25,7 @@ from investigations.columns import (
 )
 from investigations.jsonable import conversion_json, found_json, reject_json, signal_json
 from investigations.page import print_json, say, stdout
+from investigations.words import clock
 
 
 class Listing(StrEnum):
@@ -64,7 +65,11 @@ def find(  # noqa: PLR0913 — a command's options are its parameters
         criteria = filters.criteria(database_now(engine))
         look, known, columns, values = _LISTINGS[listing]
         check_applicable(criteria, known, "postbacks" if listing is Listing.POSTBACKS else f"--{listing}")
-        found = look(engine, criteria, None if everything else limit)
+        most = None if everything else limit
+        if listing is Listing.POSTBACKS:
+            found: Found[Any] = search.find_postbacks(engine, criteria, most, _say_how_far)
+        else:
+            found = look(engine, criteria, most)
         elsewhere = _elsewhere(engine, criteria) if listing is Listing.POSTBACKS else []
     if as_json:
         print_json(map(values, found.rows))
@@ -81,7 +86,7 @@ _LISTINGS: dict[
 ] = {
     Listing.POSTBACKS: (
         search.find_postbacks,
-        {*search.POSTBACK_CRITERIA, *search.ATTEMPT_CRITERIA},
+        search.KNOWN,
         postback_columns,
         found_json,
     ),
@@ -125,9 +130,19 @@ def _elsewhere(engine: Engine, criteria: Criteria) -> list[str]:
     return words
 
 
+def _say_how_far(page: SearchPage) -> None:
+    """A search that no index answers takes its time; nobody should wonder whether it still runs."""
+    if not page.complete and page.looked_back_to is not None:
+        say(f"Looked back to {clock(page.looked_back_to)} so far…")
+
+
 def _say_how_many(found: Found[Any], listing: Listing) -> None:
     if not found.total:
         say(f"No {_singular(listing, 0)} found.")
+    elif found.beyond:
+        say(
+            f"{len(found.rows)} of more than {found.total} {_singular(listing, 2)}, the newest; the others: --all."
+        )
     elif found.more:
         say(
             f"{len(found.rows)} of {found.total} {_singular(listing, 2)}, the newest; {found.more} more: --all."

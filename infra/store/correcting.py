@@ -155,9 +155,10 @@ _ORDER = text("""
         SELECT * FROM json_to_recordset(:rows) AS r(id bigint, conversion_id bigint, version_id integer,
             adjustment text, wait_s float8, expires_at timestamptz)),
     counted AS (UPDATE postbacks p SET adjustments = p.adjustments + 1 FROM r WHERE p.id = r.id)
-    INSERT INTO postbacks (conversion_id, version_id, adjusts, adjustment, release_at, due_at, expires_at, state, reason)
+    INSERT INTO postbacks (conversion_id, version_id, adjusts, adjustment, release_at, due_at, expires_at, state, reason,
+        afterwards)
     SELECT conversion_id, version_id, id, adjustment, now() + make_interval(secs => wait_s),
-        now() + make_interval(secs => wait_s), expires_at, 'held', 'corrects pb_' || id
+        now() + make_interval(secs => wait_s), expires_at, 'held', 'corrects pb_' || id, true
     FROM r ORDER BY id RETURNING id, adjusts""")
 
 

@@ -238,8 +238,11 @@ def _row(
     return row | {name: value for name, value in further.items() if value}
 
 
-def hold(connection: Connection, pairs: list[tuple[int, PlannedPostback]]) -> list[int]:
-    """Hold planned postbacks, each of a conversion given by its id. Returns their ids."""
+def hold(
+    connection: Connection, pairs: list[tuple[int, PlannedPostback]], *, afterwards: bool = False
+) -> list[int]:
+    """Hold planned postbacks, each of a conversion given by its id; ``afterwards``: not in the transaction that took it
+    in. Returns their ids."""
     if not pairs:
         return []
     ids = connection.execute(
@@ -272,14 +275,14 @@ def hold(connection: Connection, pairs: list[tuple[int, PlannedPostback]]) -> li
     connection.execute(
         text("""
         INSERT INTO postbacks (id, conversion_id, version_id, state, release_at, due_at, expires_at, reason,
-            duplicate_of, manual, settled_at)
+            duplicate_of, manual, settled_at, afterwards)
         OVERRIDING SYSTEM VALUE
         SELECT r.id, r.conversion_id, r.version_id, r.state, r.release_at, r.due_at, r.expires_at, r.reason,
-            r.duplicate_of, r.manual, CASE WHEN r.due_at IS NULL THEN now() END
+            r.duplicate_of, r.manual, CASE WHEN r.due_at IS NULL THEN now() END, :afterwards
         FROM json_to_recordset(:rows) AS r(id bigint, conversion_id bigint, version_id integer, state text,
             release_at timestamptz, due_at timestamptz, expires_at timestamptz, reason text, duplicate_of bigint,
             manual boolean)"""),
-        {"rows": as_json(rows)},
+        {"rows": as_json(rows), "afterwards": afterwards},
     )
     return [number for number, _, _ in numbered]
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection
 from dataclasses import dataclass, fields, replace
 from datetime import datetime
+from decimal import Decimal
 from typing import Any
 
 import orjson
@@ -161,6 +162,10 @@ def _criteria(stored: dict[str, Any]) -> Criteria:
         "status_codes": tuple(stored["status_codes"]) if "status_codes" in stored else None,
         "verdict": VerdictKind(stored["verdict"]) if "verdict" in stored else None,
     }
+    if "value" in stored:
+        changes["value"] = tuple(None if end is None else Decimal(end) for end in stored["value"])
+    for name in ("above", "below"):
+        changes[name] = Decimal(stored[name]) if name in stored else None
     for name in ("since", "until"):
         changes[name] = datetime.fromisoformat(stored[name]) if name in stored else None
     return replace(criteria, **changes)

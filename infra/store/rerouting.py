@@ -86,7 +86,7 @@ def _route_again(
     since = now - max((_reach(version) for version in versions), default=timedelta(0))
     ids = list(connection.execute(LATE, {"clicks": clicks, "since": since}).scalars())
     again = _look(connection, ids, versions, now)
-    held = hold(connection, [(each.row.id, plan) for each in again for plan in each.plans])
+    held = hold(connection, [(each.row.id, plan) for each in again for plan in each.plans], afterwards=True)
     _keep(connection, again, versions)
     matching.record(
         connection, [matching.Found(each.row.id, each.event, each.new) for each in again], versions, now

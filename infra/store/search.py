@@ -1,176 +1,129 @@
 """Finding things: which conversions an id means, and the listings of postbacks, signals, rejects and unrouted.
 
-Every listing is newest first and comes with the number of all that match, so that nothing is cut off unsaid.
-Orders, events and click ids are found by their indexes; the click ids of a conversion are one array (``@>``).
+Every listing is newest first and comes with the number of all that match, so that nothing is cut off unsaid: exactly up
+to ``COUNTED``, and beyond that or when counting would take long as "more than". What finds postbacks is in ``paging``.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import time
+from collections.abc import Callable
 from dataclasses import dataclass
-from datetime import datetime
 from typing import Any, Generic, TypeVar
 
-from sqlalchemy import Connection, Engine, Row, text
+from sqlalchemy import Engine, Row, text
 
 from infra.db.snapshot import snapshot
 from infra.store.archived import postback_of_archived
-from infra.store.clicks import indexed
+from infra.store.criteria import (
+    ATTEMPT_CRITERIA,
+    CONVERSION_CRITERIA,
+    KNOWN,
+    POSTBACK_CRITERIA,
+    REJECT_CRITERIA,
+    SIGNAL_CRITERIA,
+    Criteria,
+    Range,
+    bound,
+    conditions,
+    postback_conditions,
+    run,
+)
+from infra.store.cursors import Cursor, Sort
 from infra.store.evidence import reject_record, signal_record
 from infra.store.naming import conversions_named
+from infra.store.paging import Search, SearchPage, search_all, search_page, search_pages, searching
 from infra.store.records import ConversionRecord, FoundPostback, RejectRecord, SignalRecord
-from schemas.click import read_matches
-from schemas.conversion import attributed
 from schemas.event import ConversionEvent, read_stored
-from schemas.lifecycle import State
 from schemas.signals import names
-from schemas.verdict import VerdictKind
+
+__all__ = [
+    "ATTEMPT_CRITERIA", "CONVERSION_CRITERIA", "COUNTED", "KNOWN", "POSTBACK_CRITERIA", "REJECT_CRITERIA",
+    "SIGNAL_CRITERIA", "Criteria", "Cursor", "Found", "Range", "SearchPage", "Sort", "conversion_of_postback",
+    "conversions_matching", "conversions_of_signal", "find_postbacks", "find_rejects", "find_signals",
+    "find_unrouted", "is_conversion", "postback_conditions", "postback_of_attempt", "postback_of_check", "search_all", "search_page",
+    "search_pages",
+]  # fmt: skip
 
 T = TypeVar("T")
-
-
-@dataclass(frozen=True, slots=True)
-class Criteria:
-    """What to look for; everything given must hold. ``status_codes`` is an inclusive range, as 500 to 599.
-
-    ``since`` and ``until`` are about the instant of receipt; ``until`` itself is not included.
-    """
-
-    states: tuple[State, ...] = ()
-    destination: str | None = None
-    network: str | None = None
-    order_id: str | None = None
-    click_id: str | None = None
-    event_id: str | None = None
-    source: str | None = None
-    since: datetime | None = None
-    until: datetime | None = None
-    status_codes: tuple[int, int] | None = None
-    verdict: VerdictKind | None = None
-    lost: bool | None = None
-    """Only what the network shows wrongly and cannot be told."""
-    adjustments: bool | None = None
-    """Only corrections of what was delivered."""
+COUNTED = 10_000
+"""So many are counted exactly."""
+_COUNTING_S = 2.0
 
 
 @dataclass(frozen=True, slots=True)
 class Found(Generic[T]):
-    """The newest of ``total`` matches."""
+    """The newest of ``total`` matches, or of more than ``total`` if ``beyond``."""
 
     rows: list[T]
     total: int
+    beyond: bool = False
 
     @property
     def more(self) -> int:
+        """How many are left out, at least."""
         return self.total - len(self.rows)
 
 
-# Ids first, by their index: together with ORDER BY and LIMIT the planner would rather walk all postbacks from the
-# newest on, hoping to meet enough matches soon.
-_POINTS = {
-    "order_id": "k.order_id = :order_id",
-    "click_id": f"k.click_ids @> ARRAY[{indexed('CAST(:click_id AS text)')}]",
-    "event_id": "k.event_id = :event_id",
-}
-_OF_CONVERSIONS = {
-    "source": "c.source = :source",
-    "since": "c.received_at >= :since",
-    "until": "c.received_at < :until",
-}
-POSTBACK_CRITERIA = {
-    **{
-        name: f"p.conversion_id = ANY(ARRAY(SELECT k.id FROM conversions k WHERE {condition}))"  # noqa: S608 — fixed fragments
-        for name, condition in _POINTS.items()
-    },
-    "states": "p.state = ANY(:states)",
-    "destination": "p.version_id IN (SELECT id FROM destination_versions WHERE destination = :destination)",
-    "network": "p.version_id IN (SELECT id FROM destination_versions WHERE contract->'network'->>'slug' = :network)",
-    "lost": "p.id = ANY(ARRAY(SELECT l.id FROM postbacks l WHERE l.lost_at IS NOT NULL))",
-    "adjustments": "p.adjusts IS NOT NULL",
-    **_OF_CONVERSIONS,
-}
-CONVERSION_CRITERIA = {
-    **{
-        name: f"c.id = ANY(ARRAY(SELECT k.id FROM conversions k WHERE {condition}))"  # noqa: S608 — fixed fragments
-        for name, condition in _POINTS.items()
-    },
-    **_OF_CONVERSIONS,
-}
-SIGNAL_CRITERIA = {
-    "order_id": "s.order_id = :order_id",
-    "event_id": "(s.event_id = :event_id OR s.conversion_event_id = :event_id)",
-    "source": "s.source = :source",
-    "since": "s.received_at >= :since",
-    "until": "s.received_at < :until",
-}
-REJECT_CRITERIA = {
-    "event_id": "r.event_id = :event_id",
-    "source": "r.source = :source",
-    "since": "r.received_at >= :since",
-    "until": "r.received_at < :until",
-}
-ATTEMPT_CRITERIA = {
-    "verdict": "a.verdict = :verdict",
-    # The attempt's own code is its last hop's; a redirect that came before is only in the hops.
-    "status_codes": """(a.status_code BETWEEN :lowest AND :highest OR EXISTS (
-        SELECT FROM hops h WHERE h.attempt_id = a.id AND h.intent_at = a.intent_at
-            AND h.status_code BETWEEN :lowest AND :highest))""",
-}
-"""Both must hold of the same attempt."""
+def find_postbacks(
+    engine: Engine,
+    criteria: Criteria,
+    limit: int | None,
+    progress: Callable[[SearchPage], None] = lambda _: None,
+) -> Found[FoundPostback]:
+    """Postbacks with their conversions. ``limit`` None lists all. Looks until it has them, however long that takes.
 
-
-def find_postbacks(engine: Engine, criteria: Criteria, limit: int | None) -> Found[FoundPostback]:
-    """Postbacks with their conversions. ``limit`` None lists all."""
-    where, values = postback_conditions(criteria)
-    columns = """p.id AS postback_id, p.conversion_id, p.state, p.release_at, nullif(p.due_at, 'infinity') AS due_at, p.attempts, p.reason,
-        p.adjustment, p.adjusts, p.reported, p.retracted_at, p.lost, p.lost_at,
-        v.destination, v.contract->'network'->>'slug' AS network, c.event_id, c.source, c.matched, c.net_value, c.outcomes,
-        c.received_at, c.event::text AS event, last.status_code, last.verdict"""
-    tables = "postbacks p JOIN conversions c ON c.id = p.conversion_id"
-    details = """JOIN destination_versions v ON v.id = p.version_id
-        LEFT JOIN LATERAL (SELECT a.status_code, a.verdict FROM attempts a
-            WHERE a.postback_id = p.id ORDER BY a.number DESC, a.id DESC LIMIT 1) last ON true"""
-    return _list(engine, _Listing(columns, tables, "p.id", where, details), values, limit, _postback)
-
-
-def postback_conditions(criteria: Criteria) -> tuple[str, dict[str, Any]]:
-    """What must hold of ``postbacks p JOIN conversions c``, as SQL, and the values it may bind."""
-    where, values = _where(criteria, POSTBACK_CRITERIA)
-    attempt, _ = _where(criteria, ATTEMPT_CRITERIA)
-    if attempt != "true":
-        where += f" AND EXISTS (SELECT FROM attempts a WHERE a.postback_id = p.id AND {attempt})"
-    return where, values
+    ``progress`` hears of each page, and how far it looked.
+    """
+    rows: list[FoundPostback] = []
+    after: Cursor | None = None
+    while limit is None or len(rows) < limit:
+        room = COUNTED if limit is None else limit - len(rows)
+        page = search_page(engine, criteria, after=after, limit=min(room, 500), budget_s=_COUNTING_S)
+        rows += page.rows
+        after = page.next
+        if after is None:
+            return Found(rows, len(rows))
+        progress(page)
+    with searching(engine) as connection:
+        tally = Search(connection, criteria, Sort.NEWEST).count(COUNTED, time.monotonic() + _COUNTING_S)
+    return Found(rows, max(tally.count, len(rows)), tally.more)
 
 
 def find_unrouted(engine: Engine, criteria: Criteria, limit: int | None) -> Found[ConversionRecord]:
     """Conversions that no destination took, with the reason."""
-    where, values = _where(criteria, CONVERSION_CRITERIA)
+    where = conditions(criteria, CONVERSION_CRITERIA)
     columns = (
         "c.id, c.event::text AS event, c.received_at, c.net_value, c.outcomes, c.routed, c.unrouted_reason"
     )
     listing = _Listing(columns, "conversions c", "c.id", f"c.routed = 0 AND {where}")
-    return _list(engine, listing, values, limit, _conversion)
+    return _list(engine, listing, bound(criteria), limit, _conversion)
 
 
 def find_signals(engine: Engine, criteria: Criteria, limit: int | None) -> Found[SignalRecord]:
     """Signals with what they came to. ``event_id`` finds the signal's own and its conversion's."""
-    where, values = _where(criteria, SIGNAL_CRITERIA)
+    where = conditions(criteria, SIGNAL_CRITERIA)
     columns = "s.id, s.event::text AS event, s.received_at, s.status, s.outcome"
-    return _list(engine, _Listing(columns, "signals s", "s.id", where), values, limit, signal_record)
+    return _list(engine, _Listing(columns, "signals s", "s.id", where), bound(criteria), limit, signal_record)
 
 
 def find_rejects(engine: Engine, criteria: Criteria, limit: int | None) -> Found[RejectRecord]:
     """What could not be taken, duplicates included, verbatim and with the reasons."""
-    where, values = _where(criteria, REJECT_CRITERIA)
+    where = conditions(criteria, REJECT_CRITERIA)
     columns = "r.id, r.received_at, r.code, r.problems, r.source, r.event_id, r.raw"
-    return _list(engine, _Listing(columns, "rejects r", "r.id", where), values, limit, reject_record)
+    return _list(engine, _Listing(columns, "rejects r", "r.id", where), bound(criteria), limit, reject_record)
 
 
 def conversions_matching(engine: Engine, criteria: Criteria) -> list[int]:
     """Ids of all conversions by order, click or event id, oldest first."""
-    where, values = _where(criteria, CONVERSION_CRITERIA)
+    where = conditions(criteria, CONVERSION_CRITERIA)
     query = text(f"SELECT c.id FROM conversions c WHERE {where} ORDER BY c.id")  # noqa: S608 — fixed fragments, values are bound
-    return _ids(engine, query, values)
+    return _ids(engine, query, bound(criteria))
+
+
+def is_conversion(engine: Engine, conversion_id: int) -> bool:
+    query = text("SELECT id FROM conversions WHERE id = :id")
+    return bool(_ids(engine, query, {"id": conversion_id}))
 
 
 def conversion_of_postback(engine: Engine, postback_id: int) -> int | None:
@@ -213,19 +166,8 @@ def conversions_of_signal(engine: Engine, signal_id: int) -> list[int]:
 class _Listing:
     columns: str
     tables: str
-    """Enough to tell which rows match; also counted."""
     key: str
     where: str
-    details: str = ""
-    """Joins that only the rows shown need."""
-
-
-def _where(criteria: Criteria, fragments: dict[str, str]) -> tuple[str, dict[str, Any]]:
-    given = [fragments[name] for name in fragments if getattr(criteria, name) not in (None, ())]
-    lowest, highest = criteria.status_codes or (None, None)
-    values = {name: getattr(criteria, name) for name in Criteria.__dataclass_fields__}
-    values |= {"states": list(criteria.states), "lowest": lowest, "highest": highest}
-    return " AND ".join(given) or "true", values
 
 
 def _list(
@@ -236,18 +178,15 @@ def _list(
     read: Callable[[Row[Any]], T],
 ) -> Found[T]:
     # Fixed fragments only, every value is bound.
-    rows = f"SELECT {listing.columns} FROM {listing.tables} {listing.details} WHERE {listing.where} ORDER BY {listing.key} DESC LIMIT :limit"  # noqa: S608
-    count = f"SELECT count(*) AS total FROM {listing.tables} WHERE {listing.where}"  # noqa: S608
+    rows = f"SELECT {listing.columns} FROM {listing.tables} WHERE {listing.where} ORDER BY {listing.key} DESC LIMIT :limit"  # noqa: S608
+    count = f"SELECT count(*) AS total FROM (SELECT FROM {listing.tables} WHERE {listing.where} LIMIT :most) AS first"  # noqa: S608
     with snapshot(engine) as connection:
-        shown = [read(row) for row in _run(connection, rows, values | {"limit": limit})]
-        full = limit is None or len(shown) < limit
-        total = len(shown) if full else _run(connection, count, values)[0].total
-    return Found(shown, total)
-
-
-def _run(connection: Connection, statement: str, values: dict[str, Any]) -> Sequence[Row[Any]]:
-    bound = text(statement)
-    return connection.execute(bound, {name: values[name] for name in bound.compile().params}).all()
+        shown = [read(row) for row in run(connection, rows, values | {"limit": limit})]
+        if limit is None or len(shown) < limit:
+            return Found(shown, len(shown))
+        total = run(connection, count, values | {"most": max(COUNTED, limit) + 1})[0].total
+    most = max(COUNTED, limit)
+    return Found(shown, min(total, most), total > most)
 
 
 def _ids(engine: Engine, query: Any, values: dict[str, Any]) -> list[int]:
@@ -267,39 +206,4 @@ def _conversion(row: Row[Any]) -> ConversionRecord:
         row.routed,
         row.unrouted_reason,
         tuple(row.outcomes),
-    )
-
-
-def _postback(row: Row[Any]) -> FoundPostback:
-    event = read_stored(row.event)
-    assert isinstance(event, ConversionEvent)
-    return FoundPostback(
-        postback_id=row.postback_id,
-        conversion_id=row.conversion_id,
-        destination=row.destination,
-        network=row.network,
-        state=State(row.state),
-        source=row.source,
-        event_id=row.event_id,
-        name=event.name,
-        order_id=event.order_id,
-        value=event.value,
-        net_value=row.net_value,
-        currency=event.currency,
-        click_ids=attributed(event, read_matches(row.matched)).click_ids,
-        occurred_at=event.occurred_at,
-        received_at=row.received_at,
-        release_at=row.release_at,
-        due_at=row.due_at,
-        attempts_made=row.attempts,
-        status_code=row.status_code,
-        verdict=None if row.verdict is None else VerdictKind(row.verdict),
-        reason=row.reason,
-        outcomes=tuple(row.outcomes),
-        adjustment=row.adjustment,
-        adjusts=row.adjusts,
-        reported=row.reported,
-        retracted_at=row.retracted_at,
-        lost=row.lost,
-        lost_at=row.lost_at,
     )

@@ -231,7 +231,7 @@ def test_find_meets_losses_by_their_own_index(ground: Ground) -> None:
     with ground.engine.begin() as connection:
         connection.execute(text("SET LOCAL enable_seqscan = off"))
         plan = connection.execute(text(f"EXPLAIN SELECT p.id FROM postbacks p WHERE {where}")).scalars()
-        assert "postbacks_lost_at" in "\n".join(plan)
+        assert "postbacks_lost" in "\n".join(plan)
 
 
 def test_a_signal_is_told_only_with_the_rebill_that_it_names(run: Run) -> None:
