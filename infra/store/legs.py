@@ -287,7 +287,11 @@ def _by_due(connection: Connection, criteria: Criteria, top: int, rarest: Source
     ended = Waiting(None, ByIds(LOWEST, top, down=True, source=rarest, where="p.due_at IS NULL"))
     if criteria.states and FINAL.issuperset(criteria.states):
         return [ended]
-    by_hand = run(connection, "SELECT EXISTS (SELECT FROM postbacks WHERE due_at = 'infinity' AND NOT parked) AS some", {})
+    by_hand = run(
+        connection,
+        "SELECT EXISTS (SELECT FROM postbacks WHERE due_at = 'infinity' AND NOT parked) AS some",
+        {},
+    )
     found: list[Leg] = [ByDue()]
     if by_hand[0].some:
         found.append(Waiting(_BY_HAND, ByIds(LOWEST, top, down=False, where="p.due_at = 'infinity'")))

@@ -203,7 +203,7 @@ class Search:
         order = ORDERS[self._sort]
         # Fixed fragments only, every value is bound. Only the rows shown are looked up in full.
         query = f"""WITH f AS MATERIALIZED (SELECT p.id FROM {self._found(step)} ORDER BY {order} LIMIT :limit)
-            SELECT {_COLUMNS} FROM f {_DETAILS} ORDER BY {order}"""  # noqa: S608
+            SELECT {_COLUMNS} FROM f {_DETAILS} ORDER BY {order}"""  # noqa: S608 — fixed fragments
         return list(run(self._connection, query, self._bound(step) | {"limit": limit}))
 
     def _page(self, rows: list[Row[Any]], after: Cursor | None, *, complete: bool = True) -> SearchPage:

@@ -33,7 +33,6 @@ CREATE INDEX conversions_source ON conversions (source, id);
 CREATE INDEX conversions_value ON conversions (value, id);
 CREATE INDEX conversions_unrouted ON conversions (id) WHERE routed = 0;
 CREATE INDEX signals_received ON signals (received_at);
-CREATE INDEX rejects_received ON rejects (received_at);
 """
 
 # Only of what is not plain delivered. A status in the three hundreds may be that of a redirect that was followed, which
