@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
@@ -10,7 +10,7 @@ from typing import Any
 from sqlalchemy import Connection, Row, text
 
 from infra.store.by_hand import Selection
-from infra.store.dedupe import read_holders
+from infra.store.dedupe import Holder, read_holders
 from infra.store.destinations import read_version
 from schemas.adjustment import NOTHING, credited, kind_of, stands
 from schemas.click import read_matches
@@ -18,7 +18,7 @@ from schemas.conversion import attributed, click_id_for, dedupe_key, unrenderabl
 from schemas.destination import Contract, DestinationVersion
 from schemas.event import ConversionEvent, read_stored
 from schemas.lifecycle import State
-from schemas.replaying import PER_SECOND, Decision, Postback, Refused, Rival, decide
+from schemas.replaying import PER_SECOND, Again, Decision, Postback, Refused, Rival, decide
 from schemas.verdict import Dedupe
 
 STRIDE = 50_000
@@ -104,8 +104,6 @@ def look(
     selection: Selection,
     ids: Sequence[int],
     options: Options,
-    *,
-    lock: bool = True,
 ) -> list[Looked]:
     """Those of ``ids`` that still match, in their order, with a decision on each.
 
@@ -114,35 +112,69 @@ def look(
     where, values = selection.conditions()
     rows = execute(connection, _READ.format(where=where), values | {"ids": list(ids)}).all()
     versions = Versions(connection)
-    wanted = {
-        row.id: versions.current(row.destination)
-        if options.with_current_version
-        else versions.read(row.version_id)
-        for row in rows
-    }
-    events = {row.id: _event(row) for row in rows}
-    keys = {
-        row.id: key
-        for row in rows
-        if (key := _key(row, versions, wanted[row.id], events[row.id])) is not None
-    }
-    holders = read_holders(connection, set(keys.values()), lock=lock) if keys else {}
-    rivals = {key: Rival(holder.id, holder.state) for key, holder in holders.items() if not holder.gives_away}
+    # Tried again by a correction of one, a network is not told by another of the same.
+    correcting: set[int] = set()
+    places = _Places(connection)
+    candidates = [_candidate(row, versions, options) for row in rows]
+    places.read(each.key for each in candidates if each.key is not None)
     found = []
-    for row in rows:
-        version, key = wanted[row.id], keys.get(row.id)
-        rival = rivals.get(key) if key is not None else None
-        if rival is not None and rival.postback_id == row.id:
-            rival = None
-        postback = _postback(
-            row, version or versions.read(row.version_id), events[row.id], rival, retired=version is None
-        )
-        decision = decide(postback, row.now, force=options.force) if row.erasure_id is None else ERASED
-        claims = key if rival is None else None
-        found.append(Looked(row, version or versions.read(row.version_id), events[row.id], claims, decision))
-        if key is not None and rival is None and not hasattr(decision, "why"):
-            rivals[key] = Rival(row.id, State.RETRYING)
+    for each in candidates:
+        rival = places.rival(each)
+        postback = _postback(each, rival, correcting=each.row.adjusts in correcting)
+        erased = each.row.erasure_id is not None
+        decision = ERASED if erased else decide(postback, each.row.now, force=options.force)
+        claims = each.key is not None and rival is None and not places.holds(each)
+        found.append(Looked(each.row, each.version, each.event, each.key if claims else None, decision))
+        if isinstance(decision, Again):
+            places.take(each)
+            correcting.add(each.row.adjusts or 0)
     return found
+
+
+@dataclass(frozen=True, slots=True)
+class _Candidate:
+    row: Row[Any]
+    event: ConversionEvent
+    version: DestinationVersion
+    retired: bool
+    key: bytes | None
+    """None of a correction."""
+
+
+class _Places:
+    """Who holds the keys of the candidates; of two with one key, the first to fire again takes it."""
+
+    def __init__(self, connection: Connection) -> None:
+        self._connection = connection
+        self._holders: dict[bytes, Holder] = {}
+
+    def read(self, keys: Iterable[bytes]) -> None:
+        wanted = set(keys)
+        self._holders = read_holders(self._connection, wanted, lock=False) if wanted else {}
+
+    def holds(self, each: _Candidate) -> bool:
+        holder = self._holders.get(each.key or b"")
+        return holder is not None and holder.id == each.row.id and not holder.gives_away
+
+    def rival(self, each: _Candidate) -> Rival | None:
+        holder = self._holders.get(each.key or b"")
+        if holder is None or holder.id == each.row.id or holder.gives_away:
+            return None
+        return Rival(holder.id, holder.state)
+
+    def take(self, each: _Candidate) -> None:
+        if each.key is not None and self.rival(each) is None:
+            self._holders[each.key] = Holder(each.row.id, State.RETRYING, freed=False)
+
+
+def _candidate(row: Row[Any], versions: Versions, options: Options) -> _Candidate:
+    current = versions.current(row.destination) if options.with_current_version else None
+    version = current or versions.read(row.version_id)
+    event = read_stored(row.event)
+    assert isinstance(event, ConversionEvent)
+    event = attributed(event, read_matches(row.matched))
+    key = None if row.adjusts is not None else dedupe_key(version.contract, event)
+    return _Candidate(row, event, version, options.with_current_version and current is None, key)
 
 
 class Versions:
@@ -167,28 +199,8 @@ class Versions:
         return self._current[destination]
 
 
-def _key(
-    row: Row[Any], versions: Versions, version: DestinationVersion | None, event: ConversionEvent
-) -> bytes | None:
-    """The key that it has to claim: it never did (it could not be rendered), gave it away, or fires under another."""
-    if row.adjusts is not None or version is None:
-        return None
-    key = dedupe_key(version.contract, event)
-    unclaimed = row.state == State.REJECTED and not row.attempts
-    moved = version.id != row.version_id and key != dedupe_key(versions.read(row.version_id).contract, event)
-    return key if unclaimed or row.freed or row.state == State.EXPIRED or moved else None
-
-
-def _event(row: Row[Any]) -> ConversionEvent:
-    event = read_stored(row.event)
-    assert isinstance(event, ConversionEvent)
-    return attributed(event, read_matches(row.matched))
-
-
-def _postback(
-    row: Row[Any], version: DestinationVersion, event: ConversionEvent, rival: Rival | None, *, retired: bool
-) -> Postback:
-    contract, state = version.contract, State(row.state)
+def _postback(each: _Candidate, rival: Rival | None, *, correcting: bool) -> Postback:
+    row, contract, state = each.row, each.version.contract, State(each.row.state)
     renders = state is not State.REJECTED or not (row.reason or "").startswith("cannot be rendered")
     return Postback(
         state=state,
@@ -203,10 +215,10 @@ def _postback(
         retracted=row.retracted_at is not None,
         corrections=row.adjustments,
         rival=rival,
-        unrenderable=None if renders or row.adjusts else unrenderable(contract, event),
-        retired=retired,
+        unrenderable=None if renders or row.adjusts else unrenderable(contract, each.event),
+        retired=each.retired,
         adjustment=row.adjusts is not None,
-        stands=row.adjusts is None or _still_to_be_told(row, contract),
+        stands=row.adjusts is None or (not correcting and _still_to_be_told(row, contract)),
     )
 
 

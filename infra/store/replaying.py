@@ -48,7 +48,7 @@ def consider(
     while after < last:
         with engine.connect() as connection:
             stretch = next_stretch(connection, selection, after, last, batch, None)
-            looked = look(connection, selection, stretch.ids, options, lock=False)
+            looked = look(connection, selection, stretch.ids, options)
         if looked:
             yield looked
         after = stretch.upto

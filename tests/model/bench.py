@@ -11,11 +11,16 @@ from urllib.parse import parse_qs, urlsplit
 
 from sqlalchemy import Engine, Row, text
 
-from infra.store import destinations, firing, releasing
+from infra.store import destinations, firing, releasing, replay_back, replaying
+from infra.store.by_hand import Selection, Signature
 from infra.store.destinations import Destinations
+from infra.store.doubts import settle_by_hand
 from infra.store.ledger import read_ledger
+from infra.store.replay_look import Options
+from infra.store.search import Criteria
 from schemas.exchange import Answer, Failure, FailureKind, Hop
 from schemas.postback import Gated, Lease, LostAttempt, Prepared, SettledAttempt, Stopped
+from schemas.replaying import Said, Settled
 from tests.model.places import PLACES, contract
 from tests.model.rules import NEVER, Conversion, Signal
 from workers.intake import take_message
@@ -29,7 +34,7 @@ WORKER = "node-a:4711"
 STATUS = {"delivered": 200, "rejected": 400, "retry": 500}
 
 EMPTIED = (
-    "hops", "attempts", "intents", "checks", "dedupe_keys", "postbacks", "signals", "conversions", "rejects", "receipts",
+    "replays", "replay_runs", "audit", "hops", "attempts", "intents", "checks", "dedupe_keys", "postbacks", "signals", "conversions", "rejects", "receipts",
 )  # fmt: skip
 
 # Deleting a few dozen rows is many times quicker than truncating; only a superuser may switch off what refuses it.
@@ -43,6 +48,10 @@ _PASS = text("""
         UPDATE postbacks SET release_at = release_at - :by, due_at = due_at - :by, expires_at = expires_at - :by,
             first_attempt_at = first_attempt_at - :by, asked_since = asked_since - :by,
             confirmed_at = confirmed_at - :by, retracted_at = retracted_at - :by, lost_at = lost_at - :by),
+    r AS (
+        UPDATE replays SET before = before || jsonb_build_object(
+            'expires_at', (before->>'expires_at')::timestamptz - :by,
+            'first_attempt_at', (before->>'first_attempt_at')::timestamptz - :by) WHERE before IS NOT NULL),
     c AS (
         UPDATE conversions SET occurred_at = occurred_at - :by, received_at = received_at - :by,
             event = jsonb_set(event::jsonb, '{occurred_at}', to_jsonb(occurred_at - :by))::json)
@@ -50,7 +59,7 @@ _PASS = text("""
         event = jsonb_set(event::jsonb, '{occurred_at}', to_jsonb(occurred_at - :by))::json""")
 
 _POSTBACKS = text("""
-    SELECT p.id, c.event_id, v.destination, p.adjustment, p.adjusts, p.state, p.void_reason, p.attempts,
+    SELECT p.id, p.freed, p.falls_back, p.budget_from, c.event_id, v.destination, p.adjustment, p.adjusts, p.state, p.void_reason, p.attempts,
         p.duplicate_of, p.adjustments, p.lost, p.lost_at IS NOT NULL AS is_lost, p.retracted_at IS NOT NULL AS retracted,
         coalesce(p.reported, c.value) AS reported,
         extract(epoch FROM p.release_at - now())::float8 / 60 AS release_in,
@@ -175,6 +184,27 @@ class Bench:
 
     def let_go(self, destination: str | None) -> None:
         releasing.let_go(self.engine, destination)
+
+    def replay(self, postback_id: int | None, *, force: bool) -> tuple[int, dict[int, str | None]]:
+        """A run over one postback or all of them, at a rate that no clock of minutes sees. Returns its id, and why each of
+        those that it looked at was refused, None if it fires again."""
+        selection = Selection(Criteria(), postback_id=postback_id)
+        run_id = replaying.begin(
+            self.engine, selection, Options(force=force, per_second=1000), Signature("anna", "a story")
+        )
+        while replaying.advance(self.engine, run_id).ended_at is None:
+            pass
+        with self.engine.connect() as connection:
+            query = text("SELECT postback_id, refused FROM replays WHERE run_id = :run")
+            rows = connection.execute(query, {"run": run_id}).all()
+        return run_id, {row.postback_id: row.refused for row in rows}
+
+    def put_back(self, run_id: int) -> int:
+        return replay_back.stop(self.engine, run_id, Signature("anna", "a story"))
+
+    def settle_by_hand(self, postback_id: int, said: str) -> bool:
+        (answer,) = settle_by_hand(self.engine, [postback_id], Said(said), Signature("anna", "a story"))
+        return isinstance(answer.decision, Settled)
 
     def read(self) -> tuple[Sequence[Row[Any]], dict[str, tuple[Decimal | None, set[str]]]]:
         """Every postback, and net value and outcomes of every conversion."""

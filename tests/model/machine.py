@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 from sqlalchemy import Row
 
+from tests.model.again import ENDED, FiringAgain
 from tests.model.bench import LEASE_MINUTES, Bench, Sent, value_in
 from tests.model.places import PLACES
 from tests.model.rules import (
@@ -26,7 +27,6 @@ from tests.model.rules import (
     amount_of,
     stands,
 )
-from tests.model.world import World
 
 STEP = 10
 """Minutes. Everything in a story happens at multiples of it, so a run may take a minute and change nothing."""
@@ -80,7 +80,7 @@ class Machine(RuleBasedStateMachine):
     def begin(self, chosen: list[int]) -> None:
         """A story plays at a few places, so that much happens at each."""
         self.bench.empty()
-        self.world = World(PLACES, situations=self.situations)
+        self.world = FiringAgain(PLACES, situations=self.situations)
         self.places = [self.scene[place % len(self.scene)] for place in chosen]
         self.sent: list[tuple[Postback, int, Sent]] = []
         """On the wire, or so their workers think."""
@@ -89,6 +89,10 @@ class Machine(RuleBasedStateMachine):
         self.by_id: dict[int, Postback] = {}
         self.shown: dict[str, Worth] = {}
         """What the networks show, by what their requests really said."""
+        self.told: dict[str, str] = {}
+        """The last request of each postback."""
+        self.runs: list[int] = []
+        """Of replays, as far as they may still be stopped."""
         self.named = 0
         self.story: list[str] = []
         type(self).last = self.story
@@ -292,6 +296,7 @@ class Machine(RuleBasedStateMachine):
             assert release_at <= self.world.now, f"{postback.label} was sent before its window ended"
             assert postback.corrects is None or postback.corrects.state == "delivered"
             self.sent.append((postback, token, found[self._id(postback)]))
+            self.told[postback.label] = found[self._id(postback)].prepared.request.url
 
     @precondition(lambda self: self.world.due())
     @rule()
@@ -390,6 +395,86 @@ class Machine(RuleBasedStateMachine):
         self.bench.let_go(place)
         self.world.let_go(place)
 
+    # People who fire again, think better of it, or have asked the network
+
+    @precondition(lambda self: self.world.due())
+    @rule(
+        verdict=st.sampled_from(("unknown", "rejected", "retry")),
+        times=st.sampled_from((1, 3)),
+        force=st.sampled_from((None, False, True, True)),
+        stopped=st.sampled_from((False, False, True)),
+    )
+    def fire_in_vain(self, verdict: str, times: int, force: bool | None, stopped: bool) -> None:
+        """Everything due is answered badly or not at all; a person fires again what ended by that, and may stop it."""
+        for _ in range(times):
+            if self.world.due():
+                self.send()
+                self.agrees()
+                if self.sent:
+                    self.answer_all(verdict)
+                self._pass(40)
+        failed = [each for each in self.world.postbacks if each.state in ("dead", "rejected", "in_doubt")]
+        if force is not None and failed:
+            self.agrees()
+            self._replay(failed[-1], force=force)
+            if stopped:
+                self.agrees()
+                self._stop(self.runs.pop())
+
+    @precondition(lambda self: any(each.state in ENDED for each in self.world.postbacks))
+    @rule(
+        which=pick,
+        state=st.sampled_from(
+            ("dead", "dead", "rejected", "in_doubt", "in_doubt", "expired", "delivered", "voided")
+        ),
+        force=st.sampled_from((False, False, True)),
+        everything=st.sampled_from((False, False, False, True)),
+    )
+    def replay(self, which: int, state: str, force: bool, everything: bool) -> None:
+        """One that has ended so, or else in any way; or all there are."""
+        ended = [each for each in self.world.postbacks if each.state in ENDED]
+        ended = [each for each in ended if each.state == state] or ended
+        self._replay(None if everything else ended[which % len(ended)], force=force)
+
+    def _replay(self, one: Postback | None, *, force: bool) -> None:
+        self._refer()
+        chosen = sorted(self.world.postbacks if one is None else [one], key=self._id)
+        run_id, found = self.bench.replay(None if one is None else self._id(one), force=force)
+        refused = {each.label: self.world.replay(each, run_id, force=force) for each in chosen}
+        again = [each for each in chosen if refused[each.label] is None]
+        self._tell(f"replay {run_id}{', forced' if force else ''}: {_labels(chosen)}; fires {_labels(again)}")
+        for postback in chosen:
+            said = found.get(self._id(postback), "not looked at")
+            ours = refused[postback.label]
+            assert (ours is None) == (said is None), (
+                f"{postback.label}: refused for {ours}, by the store: {said}"
+            )
+        self.runs.append(run_id)
+
+    @precondition(lambda self: self.runs)
+    @rule(which=pick)
+    def stop(self, which: int) -> None:
+        """What has not fired of a run is what it was; a run is stopped once."""
+        self._stop(self.runs.pop(which % len(self.runs)))
+
+    def _stop(self, run_id: int) -> None:
+        expected = self.world.put_back(run_id)
+        count = self.bench.put_back(run_id)
+        self._tell(f"run {run_id} stopped: {_labels(expected)} put back")
+        assert count == len(expected), f"{count} put back, {len(expected)} had not fired"
+
+    @precondition(lambda self: any(each.state == "in_doubt" for each in self.world.postbacks))
+    @rule(which=pick, said=st.sampled_from(("delivered", "not-counted")))
+    def settle_by_hand(self, which: int, said: str) -> None:
+        """The network was asked, and what it says is true."""
+        doubted = [each for each in self.world.postbacks if each.state == "in_doubt"]
+        postback = doubted[which % len(doubted)]
+        self._tell(f"{postback.label} settled by hand: {said}")
+        assert self.bench.settle_by_hand(self._id(postback), said)
+        if said == "delivered":
+            self._show(postback, self.told[postback.label])
+        self.world.settle_by_hand(postback, said)
+
     # The comparison
 
     def _id(self, postback: Postback) -> int:
@@ -439,6 +524,10 @@ class Machine(RuleBasedStateMachine):
         label, now = postback.label, self.world.now
         _same(label, "state", postback.state, row.state)
         _same(label, "attempts", postback.attempts, row.attempts)
+        _same(label, "attempts before it was fired again", postback.budget_from, row.budget_from)
+        _same(label, "what it comes back to", postback.stays, row.falls_back)
+        if postback.corrects is None:
+            _same(label, "freed", postback.freed, row.freed)
         if postback.state in ("voided", "duplicate", "firing"):
             _same(label, "void_reason", postback.void_reason, row.void_reason)
         if postback.state == "duplicate":
@@ -497,7 +586,7 @@ class Machine(RuleBasedStateMachine):
         delivered = [
             self.world.key_of(each)
             for each in self.world.postbacks
-            if each.state == "delivered" and each.corrects is None
+            if each.state == "delivered" and each.corrects is None and each not in self.world.twice
         ]
         assert len(delivered) == len(set(delivered))
 

@@ -146,6 +146,14 @@ class Postback:
     lost: bool = False
     overtaken: bool = False
     """Of a correction: a signal came while it was on the wire. If it fails, what stands now has not been tried."""
+    budget_from: int = 0
+    """Attempts made before a person fired it again."""
+    stays: str | None = None
+    """What it is again, if a person fired it again and that comes to nothing."""
+    freed: bool = False
+    """A person said that its network has not counted it: its place is free."""
+    run: int | None = None
+    """Which run of replays took it up last."""
     failed_telling: Worth | Literal["untold"] = "untold"
     """Of one delivered: what a correction failed to tell. It is not tried again until something else stands."""
 
@@ -160,6 +168,11 @@ class Postback:
         if not self.lost or self.conversion.value is None:
             return None
         return amount_of(self.told) - amount_of(stands(self))
+
+
+def gives_its_place_away(postback: Postback) -> bool:
+    """Whether another one that its network would take for it may fire."""
+    return postback.freed or postback.state in GIVES_ITS_PLACE_AWAY
 
 
 def amount_of(worth: Worth) -> Decimal:

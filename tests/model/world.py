@@ -9,7 +9,6 @@ from decimal import Decimal
 from tests.model.rules import (
     FAILED,
     GIVEN_BY_SIGNALS,
-    GIVES_ITS_PLACE_AWAY,
     NEVER,
     NOTHING,
     OPEN,
@@ -19,6 +18,7 @@ from tests.model.rules import (
     Signal,
     Worth,
     fold,
+    gives_its_place_away,
     names,
     stands,
     wished,
@@ -102,7 +102,7 @@ class World:
         )
         self.postbacks.append(postback)
         first = self.holders.get(key)
-        if first is not None and first.state not in GIVES_ITS_PLACE_AWAY:
+        if first is not None and not gives_its_place_away(first):
             postback.state, postback.duplicate_of = "duplicate", first
         else:
             self._take_place(postback)
@@ -132,7 +132,8 @@ class World:
                 self._end_window(postback)
             if postback.state in ("held", "leased", "retrying") and reason:
                 self._void(postback, reason)
-                ended.append(postback)
+                if postback.state == "voided":
+                    ended.append(postback)
             elif postback.state in ("firing", "duplicate"):
                 postback.void_reason = reason
         for postback in ended:
@@ -148,7 +149,7 @@ class World:
         for postback in touched:
             # A duplicate that nothing speaks against any more takes a place that fell empty meanwhile.
             first = postback.duplicate_of
-            if first is not None and first.state in GIVES_ITS_PLACE_AWAY:
+            if first is not None and gives_its_place_away(first):
                 self._promote(first)
             if postback.state == "delivered":
                 self.see_to(postback)
@@ -162,6 +163,12 @@ class World:
             postback.due_at = self.now
 
     def _void(self, postback: Postback, reason: str) -> None:
+        if postback.stays is not None:
+            # The network has it, or may have it: that is no less true because it is not fired again.
+            self.saw(f"fired again, taken back before it went: {postback.stays}")
+            postback.state, postback.stays = postback.stays, None
+            postback.due_at = postback.token = None
+            return
         self.saw(f"{postback.state} {postback.kind or ''}, voided: {reason}")
         postback.state, postback.void_reason = "voided", reason
         postback.due_at = postback.token = None
@@ -188,7 +195,7 @@ class World:
         key = self.key_of(postback)
         holder = self.holders[key]
         postback.void_reason = None
-        if holder is not postback and holder.state not in GIVES_ITS_PLACE_AWAY:
+        if holder is not postback and not gives_its_place_away(holder):
             postback.state, postback.duplicate_of = "duplicate", holder
             self.saw("reinstated as duplicate")
             return
@@ -307,17 +314,17 @@ class World:
             return False
         if postback.expires_at is not None and postback.expires_at < self.now:
             self.saw("expired")
-            postback.state, postback.due_at, postback.token = "expired", None, None
-            self._promote(postback)
+            self._end_at_gate(postback, "expired")
             return False
         if (
             postback.corrects is None
             and postback.place.policy.voids_undecided
             and "credit_check.approved" not in postback.conversion.outcomes
         ):
-            self._void(postback, "unconfirmed")
-            self._promote(postback)
+            self._end_at_gate(postback, "voided")
             return False
+        if postback.stays == "in_doubt":
+            postback.stays = None
         postback.state, postback.overtaken = "firing", False
         postback.attempts += 1
         if postback.first_attempt_at is None:
@@ -327,6 +334,16 @@ class World:
             postback.due_at = self.now + lease
         postback.sending = self.to_send(postback)
         return True
+
+    def _end_at_gate(self, postback: Postback, state: str) -> None:
+        if state == "voided" or postback.stays is not None:
+            self._void(postback, "unconfirmed")
+        else:
+            postback.state, postback.due_at, postback.token = state, None, None
+        if postback.corrects is None and postback.state == "delivered":
+            self.see_to(postback)
+        elif postback.state in ("voided", "expired"):
+            self._promote(postback)
 
     def to_send(self, postback: Postback) -> Worth:
         """What an attempt that starts now tells the network."""
@@ -345,8 +362,17 @@ class World:
         postback.had_unknown |= verdict == "unknown"
         postback.token = postback.due_at = None
         postback.state = ended
+        wish = postback.corrects is None and postback.void_reason
+        if postback.stays is not None and (ended != "retrying" or wish):
+            # The network has it, whatever came of firing it again.
+            self.saw(f"fired again though delivered: {ended}")
+            if ended == "delivered":
+                postback.told = postback.sending
+            postback.state, postback.stays = "delivered", None
+            self.see_to(postback)
+            return True
         if ended == "retrying":
-            if postback.corrects is None and postback.void_reason:
+            if wish:
                 postback.state = "voided"
                 self._promote(postback)
             else:
@@ -373,7 +399,7 @@ class World:
         self.see_to(delivered)
 
     def _delay(self, postback: Postback) -> int:
-        return postback.place.base * int(2 ** (postback.attempts - 1))
+        return postback.place.base * int(2 ** (postback.attempts - postback.budget_from - 1))
 
     def _after(self, postback: Postback, verdict: str) -> str:
         place = postback.place
@@ -388,7 +414,10 @@ class World:
             return "in_doubt"
         again_at = self.now + self._delay(postback)
         assert postback.first_attempt_at is not None
-        if postback.attempts >= place.attempts or again_at > postback.first_attempt_at + place.horizon:
+        if (
+            postback.attempts - postback.budget_from >= place.attempts
+            or again_at > postback.first_attempt_at + place.horizon
+        ):
             return "dead"
         if postback.expires_at is not None and again_at > postback.expires_at:
             return "dead"
