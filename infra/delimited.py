@@ -90,6 +90,8 @@ class Record:
     raw: bytes
     cells: tuple[str, ...] | None = None
     problem: Problem | None = None
+    text: str | None = None
+    """The bytes as text, of a record that has cells."""
 
 
 class Records:
@@ -198,7 +200,7 @@ class Records:
         width = len(self.header)
         if len(cells) < width or any(cell.strip() for cell in cells[width:]):
             return Record(number, end, raw, problem=_wrong_width(len(cells), width, len(lines)))
-        return Record(number, end, raw, tuple(cells[:width]))
+        return Record(number, end, raw, tuple(cells[:width]), text=text)
 
     def _text(self, raw: bytes) -> str | Problem:
         try:

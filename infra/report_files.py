@@ -115,7 +115,7 @@ def _encoding(first: bytes, *, utf_8: bool) -> str:
         return "utf-16-le"
     if len(first) > 3 and first[::2].count(0) > len(first) // 3:
         return "utf-16-be"
-    return "utf-8-sig" if utf_8 else "cp1252"
+    return "utf-8" if utf_8 else "cp1252"
 
 
 @contextmanager
@@ -138,7 +138,7 @@ def _open_text(file: ReportFile, source: IO[bytes], options: ReportOptions, know
     encoding = options.encoding or file.encoding
     if encoding.lower().replace("_", "-") in UTF_16:
         source = io.BufferedReader(_Transcoded(source, encoding), _PART)
-        inner = "utf-8-sig"
+        inner = "utf-8"
     else:
         inner = encoding
     stream = Stream(source)
@@ -148,11 +148,11 @@ def _open_text(file: ReportFile, source: IO[bytes], options: ReportOptions, know
 
     def rows() -> Iterator[RawRow]:
         for record in records:
-            raw = record.raw.decode(inner, "backslashreplace")
-            if record.cells is None:
+            if record.cells is None or record.text is None:
+                raw = record.raw.decode(inner, "backslashreplace")
                 yield RawRow(record.number, (), raw, str(record.problem))
             else:
-                yield RawRow(record.number, record.cells, raw)
+                yield RawRow(record.number, record.cells, record.text)
 
     decided = options.model_copy(update={"encoding": encoding, "delimiter": records.delimiter})
     return _decide(header, header_line, rows(), decided, known)
@@ -164,7 +164,7 @@ def _skip_preamble(source: IO[bytes], stream: Stream, encoding: str, options: Re
     above = 0
     lines = [source.readline(65_536) for _ in range(PREAMBLE_LINES)]
     for number, line in enumerate(lines):
-        text = line.decode(encoding, "replace")
+        text = line.decode(encoding, "replace").removeprefix("\ufeff")
         delimiter = options.delimiter or max(DELIMITERS, key=text.count)
         cells = [cell.strip().strip('"') for cell in text.rstrip("\r\n").split(delimiter)]
         if looks_like_header(cells, options.columns.values()):

@@ -105,10 +105,13 @@ def look_elsewhere(connection: Connection) -> None:
     """Where the ids of the rows left over are known besides: by any conversion's click ids, or by order."""
     count = connection.execute(text("SELECT count(*) FROM r_left_t WHERE counted")).scalar_one()
     wanted = "SELECT line, click_id, order_id FROM r_left_t t WHERE counted AND NOT EXISTS (SELECT FROM r_near n WHERE n.line = t.line)"
+    token = indexed("w.click_id")
     if count <= _LOOKED_UP_SINGLY:
-        by_click = f"JOIN conversions c ON c.click_ids @> ARRAY[{indexed('w.click_id')}]"
+        # Few: each by the index. The planner expects far more matches of an array than there are, and would read all.
+        connection.execute(text("SET LOCAL enable_seqscan = off"))
+        by_click = f"CROSS JOIN LATERAL (SELECT k.id FROM conversions k WHERE k.click_ids @> ARRAY[{token}] LIMIT 10) c"  # noqa: S608 — fixed fragments
     else:
-        by_click = f"JOIN (SELECT id, unnest(click_ids) AS token FROM conversions) c0 ON c0.token = {indexed('w.click_id')} JOIN conversions c ON c.id = c0.id"  # noqa: S608 — fixed fragments
+        by_click = f"JOIN (SELECT id, unnest(click_ids) AS token FROM conversions) c ON c.token = {token}"  # noqa: S608 — fixed fragments
     connection.execute(
         text(f"""
         CREATE TEMP TABLE r_known AS
@@ -124,6 +127,7 @@ def look_elsewhere(connection: Connection) -> None:
             LEFT JOIN destination_versions v ON v.id = p.version_id
         ORDER BY hit.line, hit.same_click DESC, c.order_id IS NOT DISTINCT FROM hit.order_id DESC, p.id""")  # noqa: S608 — fixed fragments
     )
+    connection.execute(text("SET LOCAL enable_seqscan = on"))
     connection.execute(text("ANALYZE r_known"))
 
 

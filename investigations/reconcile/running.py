@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from datetime import UTC, date, datetime
 from decimal import Decimal
+from itertools import islice
 from pathlib import Path
 from typing import Final
 
@@ -244,18 +246,19 @@ class _Work:
             return number, *report_writing.sizes(self.connection, number)
         rows = bad = 0
         reader = RowReader(opened.places, _writing(self.options))
-        batch: list[ReadRow] = []
-        for row in opened.rows:
-            batch.append(_read(reader, row))
-            if len(batch) == ROWS_PER_COPY:
+        read = (_read(reader, row) for row in opened.rows)
+        # While the database takes one batch in, the next one is read.
+        with ThreadPoolExecutor(1) as writer:
+            writing: Future[None] | None = None
+            while batch := list(islice(read, ROWS_PER_COPY)):
                 bad += sum(each.problem is not None for each in batch)
                 rows += len(batch)
-                report_writing.write_rows(self.connection, number, batch)
-                batch = []
+                if writing is not None:
+                    writing.result()
+                writing = writer.submit(report_writing.write_rows, self.connection, number, batch)
                 self.progress("reading", rows)
-        bad += sum(each.problem is not None for each in batch)
-        rows += len(batch)
-        report_writing.write_rows(self.connection, number, batch)
+            if writing is not None:
+                writing.result()
         report_writing.finish_rows(self.connection, number, rows, bad)
         return number, rows, bad
 

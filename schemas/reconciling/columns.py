@@ -151,23 +151,30 @@ _TIMES = ("", " %H:%M:%S", " %H:%M", " %I:%M:%S %p", " %I:%M %p", ", %H:%M:%S", 
 FORMATS: Final = tuple(f"{day}{time}" for day in _DAYS for time in _TIMES)
 
 
-def guess_dates(cells: Sequence[str]) -> str | None:
-    """The format that all sample dates are written in; None for ISO 8601, which needs none.
+MOST_DATES: Final = 0.5
+"""Share of the sample dates that a format must fit: a cell that is no date must not decide for all."""
 
-    Raises MappingError where day and month could be either way round, or nothing fits.
+
+def guess_dates(cells: Sequence[str]) -> str | None:
+    """The format that sample dates are written in; None for ISO 8601, which needs none.
+
+    Raises MappingError where day and month could be either way round, or nothing fits most of them.
     """
     sample = [cell for cell in dict.fromkeys(cell.strip() for cell in cells) if cell][:500]
-    if not sample or all(map(_is_iso, sample)):
+    enough = MOST_DATES * len(sample)
+    if not sample or sum(map(_is_iso, sample)) >= enough:
         return None
     for form, digits in (("epoch_s", r"1[0-9]{9}"), ("epoch_ms", r"1[0-9]{12}")):
-        if all(re.fullmatch(digits, cell) for cell in sample):
+        if sum(re.fullmatch(digits, cell) is not None for cell in sample) >= enough:
             return form
-    fitting = [form for form in FORMATS if all(_fits(cell, form) for cell in sample)]
-    meanings = {tuple(datetime.strptime(cell, form) for cell in sample) for form in fitting}  # noqa: DTZ007 — only the shapes are compared
-    if not fitting:
+    fits = {form: [cell for cell in sample if _fits(cell, form)] for form in FORMATS}
+    most = max(map(len, fits.values()))
+    if most < enough:
         raise MappingError(
             f"--date-format: the dates are written like {sample[0]!r}, which is not known; say how, such as %d.%m.%Y"
         )
+    fitting = [form for form, found in fits.items() if len(found) == most]
+    meanings = {tuple(datetime.strptime(cell, form) for cell in fits[form]) for form in fitting}  # noqa: DTZ007 — only the shapes are compared
     if len(meanings) > 1:
         raise MappingError(
             f"--date-format: {sample[0]!r} could be {' or '.join(fitting[:2])}; say which of them it is"

@@ -26,6 +26,7 @@ from tests.benchmarks.peers.drive import Result, measure, measure_intake, table
 from tests.benchmarks.peers.pgqueuer_worker import PgQueuerWorkers
 from tests.benchmarks.peers.target import Target
 from tests.benchmarks.peers.tuned_celery import TunedCelery
+from tests.benchmarks.reconciling import reconciling
 
 
 def firing(engines: Engines, rounds: int, scale: float) -> None:
@@ -111,6 +112,7 @@ PARTS: dict[str, Callable[[Engines, int, float], None]] = {
     "signals": holding.signals,
     "door": door,
     "lateness": holding.lateness,
+    "reconciling": reconciling,
 }
 
 
