@@ -80,6 +80,16 @@ class OpenReport:
     """All rows, the first ones included."""
 
 
+class UnplacedError(MappingError):
+    """It could be read, but not told which column is which: with what was read, for whoever can say."""
+
+    def __init__(self, why: str, header: tuple[str, ...], header_line: int, sample: Sequence[RawRow]) -> None:
+        super().__init__(why)
+        self.header = header
+        self.header_line = header_line
+        self.sample = sample
+
+
 def examine(path: Path, name: str | None = None) -> ReportFile:
     """Look through a file once. Raises MappingError for what is no report, OSError for what cannot be read."""
     digest = hashlib.sha256()
@@ -214,8 +224,11 @@ def _decide(
         # One column is one field, and what is said outweighs what is guessed.
         fitting = {name: column for name, column in source.items() if column not in columns.values()}
         columns = fitting | columns
-    places = place_columns(header, columns, aggregated=options.aggregated)
     sample = list(islice(rows, SAMPLE_ROWS))
+    try:
+        places = place_columns(header, columns, aggregated=options.aggregated)
+    except MappingError as error:
+        raise UnplacedError(str(error), header, header_line, sample) from None
     update: dict[str, object] = {"columns": columns}
     if options.decimal is None or options.thousands is None:
         decimal, thousands = guess_numbers(_cells(sample, places.get("value")))

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+import tempfile
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from datetime import UTC, datetime
 from itertools import islice
+from typing import BinaryIO
 
 import structlog
 from sqlalchemy.exc import SQLAlchemyError
@@ -17,6 +19,7 @@ from investigations.export.cells import BOM, csv_line
 
 log = structlog.get_logger()
 LINES_A_CHUNK = 200
+PART_BYTES = 65_536
 
 
 def csv_response(
@@ -46,3 +49,26 @@ def _chunks(name: str, header: Sequence[str], rows: Iterable[Sequence[str]]) -> 
         log.warning("export.broken_off", name=name, kind=type(error).__name__)
         yield csv_line(["# broken off: the database did not answer; this file is not whole"])
         raise
+
+
+def zip_response(name: str, write: Callable[[BinaryIO], object]) -> StreamingResponse:
+    """A zip that ``write`` makes into a temporary file, and that is sent once it is whole: nobody gets half of one."""
+    target = tempfile.TemporaryFile()  # noqa: SIM115 — closed once it is sent
+    try:
+        write(target)
+    except BaseException:
+        target.close()
+        raise
+    length = target.tell()
+    target.seek(0)
+    return StreamingResponse(
+        _parts(target),
+        media_type="application/zip",
+        headers={"content-disposition": f'attachment; filename="{name}"', "content-length": str(length)},
+    )
+
+
+def _parts(source: BinaryIO) -> Iterator[bytes]:
+    with source:
+        while part := source.read(PART_BYTES):
+            yield part

@@ -45,9 +45,9 @@ def report_page(report: ReportRecord) -> Iterator[Text]:
     name = show("rp", report.id) if report.id else "a dry run"
     yield line((name, "bold"), f"  {report.destination}  {visible(report.file_name)}")
     yield line("")
-    yield label("days", _days(report))
+    yield label("days", days_of(report))
     yield label("rows", f"{report.rows:,}, of which {report.bad_rows:,} could not be read")
-    yield label("read as", _read_as(report))
+    yield label("read as", read_as(report))
     summary = report.summary
     if summary is None:
         yield label("unfinished", "it was read, but never compared to its end; reconcile it again")
@@ -67,7 +67,8 @@ def report_page(report: ReportRecord) -> Iterator[Text]:
         yield from _steps(report, summary)
 
 
-def _days(report: ReportRecord) -> str:
+def days_of(report: ReportRecord) -> str:
+    """Which days are compared, in which zone, dated by what."""
     options = report.options
     zone = f"in {options.time_zone or 'UTC'}, dated by {options.dated_by or 'event'}"
     if report.first_day is None or report.last_day is None:
@@ -75,7 +76,8 @@ def _days(report: ReportRecord) -> str:
     return f"{report.first_day} to {report.last_day}, {zone}"
 
 
-def _read_as(report: ReportRecord) -> str:
+def read_as(report: ReportRecord) -> str:
+    """Which column is which, and how numbers and dates are written."""
     columns = (f"{field}={visible(column)}" for field, column in sorted(report.options.columns.items()))
     options = report.options
     how = [f"decimal {options.decimal or '.'}"]

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import json
+from base64 import b64encode
 from collections.abc import Iterator
 from datetime import timedelta
+from io import BytesIO
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -15,6 +18,8 @@ from infra.store.evidence import read_life
 from infra.store.inbox import commit
 from infra.store.search import conversion_of_postback
 from investigations.console.life_view import UNFOLDABLE
+from investigations.export.signing import open_signer
+from investigations.export.verifying import verify_bundle
 from investigations.transcript import transcript
 from schemas.accounts import ConsolePolicy, Role
 from schemas.arrival import Arrival, Candidate
@@ -111,20 +116,33 @@ def test_click_ids_are_masked_wherever_they_stand(
         assert TOKEN in operator.get(path).text
 
 
-def test_files_for_machines_are_not_given_to_who_sees_click_ids_masked(
-    masking: ConsoleThread, engine: Engine, scene: Scene
-) -> None:
+def test_files_are_masked_as_pages_are(masking: ConsoleThread, engine: Engine, scene: Scene) -> None:
+    """Also where the answer's bytes stand in base64."""
     life, one = cv(engine, scene, "plain"), attempt(engine, scene, "plain")
     for path in (
         f"/conversions/{life}/conversion.har",
         f"/conversions/{life}/conversion.json",
         f"/attempts/{one}/attempt.har",
     ):
-        refused = masking.signed_in(VIEWER).get(path)
-        assert refused.status_code == 403
-        assert TOKEN not in refused.text
-        assert masking.signed_in(OPERATOR).get(path).status_code == 200
-    assert ".har" not in masking.signed_in(VIEWER).get(f"/conversions/{life}").text
+        seen, whole = masking.signed_in(VIEWER).get(path).text, masking.signed_in(OPERATOR).get(path).text
+        for form in (TOKEN, b64encode(f"taken: {TOKEN}".encode()).decode()[:40]):
+            assert form not in seen
+        assert TOKEN in whole
+        assert json.loads(seen)
+
+
+def test_a_bundle_is_whole_signed_and_an_operators(
+    console: ConsoleThread, engine: Engine, scene: Scene, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HOLDFIRE_DATA_DIR", str(tmp_path))
+    path = f"/conversions/{cv(engine, scene, 'plain')}/bundle.zip"
+    assert console.signed_in(VIEWER).get(path).status_code == 403
+    given = console.signed_in(OPERATOR).get(path)
+    assert given.headers["content-type"] == "application/zip"
+    assert given.headers["content-length"] == str(len(given.content))
+    key = open_signer(tmp_path).public.fingerprint
+    assert verify_bundle(BytesIO(given.content), known=key).holds
+    assert console.signed_in(OPERATOR).get(f"{path}?network=nowhere").status_code == 404
 
 
 def test_a_transcript_is_the_one_of_the_command_line(

@@ -18,7 +18,9 @@ from investigations.console.pages import (
     login,
     overview,
     replays,
+    reports,
     untaken,
+    upload,
 )
 
 MODULES: tuple[ModuleType, ...] = (
@@ -30,6 +32,8 @@ MODULES: tuple[ModuleType, ...] = (
     comparison,
     evidence,
     by_hand,
+    upload,
+    reports,
     replays,
     doubts,
     live,

@@ -53,6 +53,7 @@ def _conversion(request: Request) -> Response:
         life=life_view(life, marker, brought_by(engine_of(request), life.conversion)),
         seen=marker.plain,
         legend=LEGEND,
+        networks=sorted({each.version.contract.network.slug for each in life.postbacks if each.attempts}),
         act_urls={
             "settle": "/settle",
             "replay": "/replays/new",

@@ -1,4 +1,7 @@
-"""Evidence to take away from a page: transcripts for everyone, HAR and JSON for those who see click ids."""
+"""Evidence to take away from a page: transcripts, HAR and JSON for everyone who reads, signed bundles for operators.
+
+Who sees click ids masked gets them masked, in files as on pages.
+"""
 
 from __future__ import annotations
 
@@ -7,15 +10,22 @@ from collections.abc import Iterable, Iterator
 from starlette.requests import Request
 from starlette.responses import PlainTextResponse, Response
 
+from infra.catalogue import load_catalogue
+from infra.settings import load_settings
 from infra.store import audit
 from infra.store.records import Life
-from investigations.console.frame import ForbiddenError, engine_of, masking_of, who_of
+from investigations.console.downloads import zip_response
+from investigations.console.frame import NotFoundError, engine_of, long_engine_of, masking_of, who_of
 from investigations.console.marking import Marker
 from investigations.console.reading import attempt_of, life_of, marker_of, number_of
-from investigations.console.routing import page
+from investigations.console.routing import Access, page
+from investigations.export.bundle import write_bundle
+from investigations.export.handing import Handing, for_support
 from investigations.export.har import har
 from investigations.export.inert import inert_json
+from investigations.export.signing import signer_of
 from investigations.jsonable import life_json
+from investigations.masking import mask_life
 from investigations.transcript import check_transcript, transcript
 from schemas.ids import show
 
@@ -29,7 +39,16 @@ def _attempt_transcript(request: Request) -> Response:
 
 def _attempt_har(request: Request) -> Response:
     found = attempt_of(request, request.path_params["id"])
-    return _json(request, show("at", found.attempt.id), "har", har(found.life, [found.attempt]))
+    life = _shown(request, found.life)
+    attempts = [
+        each for postback in life.postbacks for each in postback.attempts if each.id == found.attempt.id
+    ]
+    return _json(request, show("at", found.attempt.id), "har", har(life, attempts))
+
+
+def _shown(request: Request, life: Life) -> Life:
+    """The life as its reader may have it: whatever is made of a masked one has no click id to show."""
+    return mask_life(life) if masking_of(request).on else life
 
 
 def _life_transcript(request: Request) -> Response:
@@ -51,13 +70,13 @@ def _each(life: Life) -> Iterator[Iterable[str]]:
 
 
 def _life_har(request: Request) -> Response:
-    life = life_of(request, number_of(request.path_params["id"], "cv"))
+    life = _shown(request, life_of(request, number_of(request.path_params["id"], "cv")))
     attempts = [attempt for postback in life.postbacks for attempt in postback.attempts]
     return _json(request, show("cv", life.conversion.id), "har", har(life, attempts))
 
 
 def _life_json(request: Request) -> Response:
-    life = life_of(request, number_of(request.path_params["id"], "cv"))
+    life = _shown(request, life_of(request, number_of(request.path_params["id"], "cv")))
     return _json(request, show("cv", life.conversion.id), "json", life_json(life))
 
 
@@ -68,14 +87,36 @@ def _text(request: Request, name: str, lines: Iterable[str], marker: Marker) -> 
 
 
 def _json(request: Request, name: str, kind: str, value: object) -> Response:
-    """Files for machines have click ids in too many writings to be masked with certainty: they are not given then."""
-    if masking_of(request).on:
-        raise ForbiddenError(
-            "This file has click ids, which this account sees masked by policy. A transcript can be had, masked."
-        )
     _record(request, name, kind)
     media = "application/json"
     return Response(f"{inert_json(value)}\n", media_type=media, headers=_attached(f"{name}.{kind}"))
+
+
+def _bundle(request: Request) -> Response:
+    """Everything of a conversion in a signed zip; with ``network``, in the form that its support asks for."""
+    number = number_of(request.path_params["id"], "cv")
+    life, name = life_of(request, number, lambda _: ()), show("cv", number)
+    order = life.conversion.event.order_id
+    about = f"conversion {name}" + (f", order {order}" if order else "")
+    handing = Handing(about, who_of(request), selection=name, mask_click_ids=masking_of(request).on)
+    slug = request.query_params.get("network")
+    if slug is not None:
+        network = load_catalogue().get(slug)
+        if network is None:
+            raise NotFoundError(f"There is no network {slug}.")
+        handing, name = for_support(handing, network), f"{name}-{slug}"
+    _record(request, name, "bundle")
+    return zip_response(
+        f"{name}.zip",
+        lambda target: write_bundle(
+            long_engine_of(request),
+            [number],
+            target,
+            signer=signer_of(load_settings()),
+            about=about,
+            handing=handing,
+        ),
+    )
 
 
 def _record(request: Request, name: str, kind: str) -> None:
@@ -92,4 +133,5 @@ routes = [
     page("/conversions/{id}/transcript.txt", _life_transcript),
     page("/conversions/{id}/conversion.har", _life_har),
     page("/conversions/{id}/conversion.json", _life_json),
+    page("/conversions/{id}/bundle.zip", _bundle, access=Access.OPERATOR),
 ]

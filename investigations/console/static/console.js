@@ -95,6 +95,10 @@ function refresh(part) {
   setTimeout(async () => {
     try {
       const answer = await fetch(location.href, { credentials: "same-origin" });
+      if (answer.redirected) {
+        location.assign(answer.url);
+        return;
+      }
       const fresh = new DOMParser().parseFromString(await answer.text(), "text/html").getElementById(part.id);
       if (!answer.ok || !fresh) return;
       const next = document.importNode(fresh, true);
