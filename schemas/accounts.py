@@ -81,7 +81,7 @@ class ConsolePolicy(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     mask_click_ids_for: tuple[Role, ...] = ()
-    """Accounts of these roles see click ids only as ``[click id:…]``, which compares but does not reveal."""
+    """Accounts of these roles see click ids only as ``[click:…]``, which compares but does not reveal."""
     session_idle: Annotated[Duration, Field(ge=timedelta(minutes=1), le=timedelta(days=7))] = timedelta(
         hours=2
     )

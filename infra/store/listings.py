@@ -5,7 +5,7 @@ None counts what matches: a page costs the same among millions. ``before`` is th
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from datetime import datetime
 from typing import Any, TypeVar
@@ -15,6 +15,8 @@ from sqlalchemy import Engine, Row, text
 from infra.db.snapshot import snapshot
 from infra.store.evidence import reject_record, signal_record
 from infra.store.records import ConversionRecord, RejectRecord, SignalRecord
+from schemas.click import read_matches
+from schemas.conversion import attributed
 from schemas.event import ConversionEvent, read_stored
 
 T = TypeVar("T")
@@ -169,3 +171,17 @@ def _conversion(row: Row[Any]) -> ConversionRecord:
 
 def _request(row: Row[Any]) -> ListedRequest:
     return ListedRequest(**dict(row._mapping))
+
+
+def click_ids_of(engine: Engine, postback_ids: Sequence[int]) -> dict[int, tuple[str, ...]]:
+    """The click ids of these postbacks' conversions, sent in or found: what a policy may have to mask in words about them."""
+    query = text("""
+        SELECT p.id, c.event::text AS event, c.matched FROM postbacks p JOIN conversions c ON c.id = p.conversion_id
+        WHERE p.id = ANY(:ids)""")
+    found = {}
+    with snapshot(engine) as connection:
+        for row in connection.execute(query, {"ids": list(postback_ids)}):
+            event = read_stored(row.event)
+            assert isinstance(event, ConversionEvent)
+            found[row.id] = tuple(attributed(event, read_matches(row.matched)).click_ids.values())
+    return found

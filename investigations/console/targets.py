@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from typing import Any
 from urllib.parse import urlencode
 
@@ -15,6 +16,7 @@ from infra.store.search import Criteria
 from investigations.console.errors import BadRequestError
 from investigations.console.frame import NotFoundError, engine_of
 from investigations.console.reading import number_of
+from investigations.query import read_query, show_query
 from schemas.ids import show
 
 MOST = 20_000
@@ -36,7 +38,7 @@ class Target:
 
 
 def target_of(request: Request, given: Mapping[str, Any]) -> Target:
-    """``postback``, ``conversion`` or ``cause``: exactly one. Raises BadRequestError and NotFoundError."""
+    """``postback``, ``conversion``, ``cause`` or ``q``: exactly one. Raises BadRequestError, AskingError and NotFoundError."""
     named = {name: str(given.get(name) or "") for name in _READERS}
     asked = [name for name, value in named.items() if value]
     if len(asked) != 1:
@@ -68,4 +70,14 @@ def _cause(_: Request, text: str) -> Target:
     )
 
 
-_READERS = {"postback": _postback, "conversion": _conversion, "cause": _cause}
+def _search(_: Request, text: str) -> Target:
+    """All that a search finds. Ages in it become instants, so that each step of a form means the same."""
+    query = read_query(text, datetime.now(UTC))
+    if query.names is None and not query.criteria.given():
+        raise BadRequestError("That would be every postback there is. Narrow the search first.")
+    asked = show_query(query.criteria, query.names)
+    back = f"/search?{urlencode({'q': asked})}"
+    return Target(Selection(query.search), f"all that {asked} finds", {"q": asked}, back)
+
+
+_READERS = {"postback": _postback, "conversion": _conversion, "cause": _cause, "q": _search}

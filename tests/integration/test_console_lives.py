@@ -112,7 +112,7 @@ def test_click_ids_are_masked_wherever_they_stand(
         seen = viewer.get(path)
         assert seen.status_code == 200
         assert TOKEN not in seen.text, path
-        assert "[click id:" in seen.text
+        assert "[click:" in seen.text
         assert TOKEN in operator.get(path).text
 
 

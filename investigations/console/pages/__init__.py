@@ -19,6 +19,7 @@ from investigations.console.pages import (
     overview,
     replays,
     reports,
+    search,
     untaken,
     upload,
 )
@@ -28,6 +29,7 @@ MODULES: tuple[ModuleType, ...] = (
     login,
     account,
     overview,
+    search,
     conversion,
     comparison,
     evidence,

@@ -12,12 +12,15 @@ from infra.filters import AskingError
 from infra.store.by_hand import Signature, extent
 from infra.store.causes import causes
 from infra.store.doubts import DoubtAnswer, consider_doubts, settle_all
+from infra.store.listings import click_ids_of
 from investigations.console.deciding import LONGEST_REASON, read_reason
 from investigations.console.errors import BadRequestError
 from investigations.console.frame import (
     Link,
+    engine_of,
     form_of,
     long_engine_of,
+    masking_of,
     redirect,
     render,
     signed_in,
@@ -102,10 +105,13 @@ def _said(text: str) -> Said:
 
 
 def _dead(request: Request) -> Response:
+    found = causes(long_engine_of(request), destination=request.query_params.get("destination") or None)
+    examples = [each.example for each in found] if masking_of(request).on else []
     return render(
         request,
         "dead.html",
-        causes=causes(long_engine_of(request), destination=request.query_params.get("destination") or None),
+        causes=found,
+        click_ids=click_ids_of(engine_of(request), examples),
         destination=request.query_params.get("destination", ""),
         operator=signed_in(request).role is Role.OPERATOR,
     )
