@@ -33,12 +33,14 @@ FIRE_TASK: Final = "holdfire.fire"
 RELEASE_TASK: Final = "holdfire.release"
 RESCUE_TASK: Final = "holdfire.rescue"
 PRUNE_TASK: Final = "holdfire.prune"
+TALLY_TASK: Final = "holdfire.tally"
 TASK_QUEUES: Final = {
     INTAKE_TASK: EVENTS,
     FIRE_TASK: FIRE,
     RELEASE_TASK: CLOCK,
     RESCUE_TASK: CLOCK,
     PRUNE_TASK: CLOCK,
+    TALLY_TASK: CLOCK,
 }
 
 VISIBILITY_TIMEOUT_S: Final = 300

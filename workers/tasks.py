@@ -22,6 +22,7 @@ from workers.releasing import release_due
 from workers.rerouting import route_again
 from workers.rescuing import rescue
 from workers.runtime import Runtime
+from workers.tallying import keep_count
 
 log = structlog.get_logger()
 
@@ -29,6 +30,7 @@ GIVE_BACK_PAUSE_S = 1.0
 """Before a message that cannot be committed now is taken up again: a database that is away is not helped by haste."""
 RELEASE_EVERY = timedelta(milliseconds=250)
 RESCUE_EVERY = timedelta(seconds=1)
+TALLY_EVERY = timedelta(seconds=10)
 PRUNE_EVERY = timedelta(hours=1)
 
 
@@ -72,6 +74,10 @@ def register(app: Celery, runtime: Runtime) -> None:
         route_again(runtime.engine, runtime.destinations)
         relay(runtime.engine, app)
 
+    @app.task(name=broker.TALLY_TASK)
+    def count() -> None:
+        keep_count(runtime.engine)
+
     @app.task(name=broker.PRUNE_TASK)
     def prune() -> None:
         make_room(runtime.engine)
@@ -90,6 +96,7 @@ def register(app: Celery, runtime: Runtime) -> None:
         for name, task, every in (
             ("release", broker.RELEASE_TASK, RELEASE_EVERY),
             ("rescue", broker.RESCUE_TASK, RESCUE_EVERY),
+            ("tally", broker.TALLY_TASK, TALLY_EVERY),
             ("prune", broker.PRUNE_TASK, PRUNE_EVERY),
         )
     }
