@@ -34,7 +34,7 @@ ALONE = 5
 
 _LEFT = r"(?:^|[^0-9A-Za-z]|%[0-9A-Fa-f]{2}|\\u[0-9A-Fa-f]{4}|\\x[0-9A-Fa-f]{2})"
 _RIGHT = r"(?=[^0-9A-Za-z]|$)"
-_LEFT_ALONE = r"(?:^|[\"'=:,/\[{(]\s?|%3[dDaAfF]|%22|\\\")"
+_LEFT_ALONE = r"(?:^|[\"'=/\[{(]\s?|\":\s?|%3[dDfF]|%2[fF]|%22|\\\")"
 _RIGHT_ALONE = r"(?=[\"'&,;/?\]})\s]|%2[26]|\\|$)"
 
 ERASED_EVENT = Problem(

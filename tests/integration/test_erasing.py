@@ -28,8 +28,8 @@ from schemas.lifecycle import State
 from schemas.problem import Problem
 from schemas.verdict import VerdictKind
 from tests.integration.aged import age
-from tests.integration.ground import cleared
 from tests.integration.scenes import Scene, contract, conversion, hop, refund
+from tests.integration.test_retention import emptied
 from workers import erasing
 from workers.retaining import retain
 
@@ -47,13 +47,7 @@ PERSON: dict[str, Any] = {
 @pytest.fixture
 def scene(engine: Engine) -> Scene:
     """The person's order, delivered to one destination and held for another, with a refund; and somebody else's."""
-    cleared(engine)
-    with engine.begin() as connection:
-        connection.execute(text("SET LOCAL session_replication_role = replica"))
-        connection.execute(
-            text("""TRUNCATE archives, legal_holds, legal_hold_conversions, pruned, tombstones, erasures, erasure_keys,
-                    inbox, inbox_runs, outbox RESTART IDENTITY CASCADE""")
-        )
+    emptied(engine)
     scene = Scene(engine)
     scene.apply(contract("push-eu"), contract("xandr-main", wait="14d"))
     scene.take(conversion("first", "push"))
@@ -136,7 +130,7 @@ def writings(word: str) -> set[str]:
     return {form.lower() for form in forms if len(form) > 3}
 
 
-def readable(engine: Engine, folder: Path | None = None) -> list[str]:
+def readable(engine: Engine, folder: Path | None = None, words: tuple[str, ...] = SECRETS) -> list[str]:
     """Where any of the person's words can still be read, in tables and archives."""
     values = dump(engine)
     for path in [] if folder is None else folder.iterdir():
@@ -151,7 +145,7 @@ def readable(engine: Engine, folder: Path | None = None) -> list[str]:
                         for row in rows
                         for name, value in row.items()
                     ]
-    forms = {form for word in SECRETS for form in writings(word)}
+    forms = {form for word in words for form in writings(word)}
     return sorted({f"{place}: {form}" for place, value in values for form in forms if form in value.lower()})
 
 

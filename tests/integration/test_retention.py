@@ -35,16 +35,22 @@ def policy(
     return Policy(Keeping(evidence=evidence, **more), ages or {})
 
 
+def emptied(engine: Engine) -> None:
+    """The module's database without anything in it, what keeping adds included."""
+    cleared(engine)
+    with engine.begin() as connection:
+        connection.execute(text("SET LOCAL session_replication_role = replica"))
+        connection.execute(
+            text("""TRUNCATE archives, legal_holds, legal_hold_conversions, pruned, tombstones, erasures, erasure_keys,
+                    inbox, inbox_runs, outbox RESTART IDENTITY CASCADE""")
+        )
+        connection.execute(text("ALTER SEQUENCE attempt_ids RESTART"))
+
+
 @pytest.fixture
 def scene(engine: Engine) -> Scene:
     """Two destinations: one conversion each that was delivered, one of push that failed twice, and a fresh one."""
-    cleared(engine)
-    with engine.begin() as connection:
-        connection.execute(
-            text(
-                "SET LOCAL session_replication_role = replica; TRUNCATE archives, legal_holds, legal_hold_conversions, pruned RESTART IDENTITY"
-            )
-        )
+    emptied(engine)
     scene = Scene(engine)
     scene.apply(contract("push-eu"), contract("xandr-main"))
     scene.take(conversion("old", "push"))
