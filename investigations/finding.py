@@ -14,6 +14,7 @@ from infra.open import open_store
 from infra.store import search
 from infra.store.firing import database_now
 from infra.store.search import Criteria, Found, SearchPage
+from investigations.archives import in_archives
 from investigations.asking import check_applicable
 from investigations.columns import (
     Columns,
@@ -50,6 +51,9 @@ def find(  # noqa: PLR0913 — a command's options are its parameters
     rejects: Annotated[
         bool, typer.Option("--rejects", help="List what could not be taken, and duplicates.")
     ] = False,
+    archived: Annotated[
+        bool, typer.Option("--archived", help="Look for attempts in archives too: each file is read through.")
+    ] = False,
     limit: Annotated[
         int, typer.Option(help="At most so many, newest first; it is said how many more.", min=1)
     ] = 50,
@@ -68,6 +72,7 @@ def find(  # noqa: PLR0913 — a command's options are its parameters
         most = None if everything else limit
         if listing is Listing.POSTBACKS:
             found: Found[Any] = search.find_postbacks(engine, criteria, most, _say_how_far)
+            found = in_archives(engine, criteria, found, most, look_into_them=archived)
         else:
             found = look(engine, criteria, most)
         elsewhere = _elsewhere(engine, criteria) if listing is Listing.POSTBACKS else []

@@ -14,7 +14,7 @@ from infra.store.erasing import Order
 from schemas.erasing import Kind, Traces
 from workers import erasing
 from workers.erasing import Erased
-from workers.keeping_cli import Reason, Who, said
+from workers.keeping_cli import Reason, Who, log_aside, said
 
 
 def register(app: typer.Typer) -> None:
@@ -49,6 +49,7 @@ def erase(  # noqa: PLR0913 — a command's options are its parameters
     kind, value = _subject({"order": order, "click": click_id, "lead": lead, "customer": customer})
     name = who or audit.operator()
     wanted = Order(kind, value, name, "" if dry_run else said("erase", reason), never_again)
+    log_aside()
     with open_store() as engine:
         foreseen = erasing.foresee(engine, wanted)
         if dry_run:

@@ -13,6 +13,7 @@ from rich.table import Table
 from sqlalchemy import Engine
 
 from infra.filters import AsJson, AskingError, Filters, iso_instant, with_filters
+from infra.logging import configure_logging
 from infra.open import open_store
 from infra.settings import load_settings
 from infra.store import audit, legal_holds
@@ -59,6 +60,7 @@ def retain(
     holdfire retain --reason "monthly"
     """
     signed = None if dry_run else said("retain", reason)
+    log_aside()
     with open_store() as engine:
         policy = store.applied(engine)
         if signed is None:
@@ -106,7 +108,7 @@ def add(  # noqa: PLR0913 — a command's options are its parameters
     conversion: Annotated[
         str | None, typer.Option("--conversion", metavar="cv_N", help="Of this conversion.")
     ] = None,
-    until: Annotated[
+    ends: Annotated[
         str | None, typer.Option("--ends", metavar="INSTANT", help="When it ends by itself: 2027-06-30.")
     ] = None,
     reason: Reason = None,
@@ -132,7 +134,7 @@ def add(  # noqa: PLR0913 — a command's options are its parameters
             None if conversion is None else _conversion(conversion),
             who=who or audit.operator(),
             reason=why,
-            until=None if until is None else _instant(until),
+            until=None if ends is None else _instant(ends),
         )
     if as_json:
         typer.echo(orjson.dumps(asdict(hold)).decode())
@@ -177,6 +179,12 @@ def lift(
     with open_store() as engine:
         legal_holds.lift(engine, number, who=who or audit.operator(), reason=why)
     typer.echo(f"Legal hold {number} is lifted.")
+
+
+def log_aside() -> None:
+    """What is logged goes beside what is printed, in the form that the environment asks for."""
+    settings = load_settings()
+    configure_logging(settings.log_format, settings.log_level)
 
 
 def what_it_holds(hold: LegalHold) -> str:

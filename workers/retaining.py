@@ -7,7 +7,7 @@ the tables only after that.
 from __future__ import annotations
 
 import time
-from collections import Counter, defaultdict
+from collections import defaultdict
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from datetime import date, datetime, timedelta
@@ -20,7 +20,7 @@ from infra.archives.form import TABLES, Columns
 from infra.archives.reading import ArchiveReader, verify
 from infra.archives.writing import ArchiveWriter
 from infra.store import archiving, expiring
-from infra.store.archiving import WINDOW, ArchiveMismatchError, Filed, Head, Part
+from infra.store.archiving import WINDOW, ArchiveMismatchError, Filed, Head, Leaving, Part
 from infra.store.dropping import drop_month
 from infra.store.erasing_archives import delete_replaced
 from infra.store.firing import database_now
@@ -183,7 +183,7 @@ class _Filing:
         self.writer = ArchiveWriter(of.folder / name, about, columns)
         self._heads: list[Head] = []
         self._ids: list[int] = []
-        self._by_postback: dict[int, Counter[str]] = defaultdict(Counter)
+        self._by_postback: dict[int, Leaving] = defaultdict(Leaving)
 
     @property
     def count(self) -> int:
@@ -200,9 +200,10 @@ class _Filing:
         ids = [head.id for head in self._heads]
         rows = archiving.rows(self._engine, self._of.month, ids)
         self.writer.add([(head.id, head.postback_id) for head in self._heads], rows)
-        for table in ("attempts", "checks"):
-            for row in rows[table]:
-                self._by_postback[row["postback_id"]][table] += 1
+        for row in rows["attempts"]:
+            self._by_postback[row["postback_id"]].add_attempt(row)
+        for row in rows["checks"]:
+            self._by_postback[row["postback_id"]].checks += 1
         self._ids += ids
         self._heads = []
 

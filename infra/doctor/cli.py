@@ -23,6 +23,9 @@ def doctor(
     no_start: Annotated[
         bool, typer.Option("--no-start", help="Do not start embedded engines that do not run.")
     ] = False,
+    archives: Annotated[
+        bool, typer.Option("--archives", help="Read every archive whole: slow, and sure.")
+    ] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
     """Say what is found and what is wrong, each with a remedy. Exits 1 if something fails.
@@ -30,7 +33,7 @@ def doctor(
     Embedded engines that do not run are started, and stopped again afterwards.
     """
     findings = []
-    for finding in examine(start=not no_start):
+    for finding in examine(start=not no_start, read_archives=archives):
         findings.append(finding)
         if not as_json:
             _print(finding)

@@ -11,6 +11,7 @@ from infra.catalogue import Config
 from infra.db.engine import open_engine
 from infra.doctor import database, destinations, host
 from infra.doctor.finding import Finding, fail
+from infra.doctor.keeping import examine_keeping
 from infra.doctor.queue import examine_broker
 from infra.embedded.errors import EngineError
 from infra.embedded.status import engines_status
@@ -18,7 +19,7 @@ from infra.embedded.use import use_engines
 from infra.settings import Settings, SettingsError, load_settings
 
 
-def examine(*, start: bool = True) -> Iterator[Finding]:
+def examine(*, start: bool = True, read_archives: bool = False) -> Iterator[Finding]:
     """Everything, in order, as it is found. ``start``: start embedded engines that do not run, and stop them after."""
     yield host.versions()
     try:
@@ -39,14 +40,14 @@ def examine(*, start: bool = True) -> Iterator[Finding]:
         if database_url is not None:
             engine = open_engine(database_url, pool_size=1)
             stack.callback(engine.dispose)
-            yield from _database(engine, config)
+            yield from _database(engine, config, read_archives=read_archives)
         elif config is not None:
             yield from destinations.examine_secrets(config.contracts.values())
         if broker_url is not None:
             yield from examine_broker(broker_url)
 
 
-def _database(engine: Engine, config: Config | None) -> Iterator[Finding]:
+def _database(engine: Engine, config: Config | None, *, read_archives: bool) -> Iterator[Finding]:
     answers = database.examine_server(engine)
     yield from answers
     if answers[0].level == "fail":
@@ -61,6 +62,7 @@ def _database(engine: Engine, config: Config | None) -> Iterator[Finding]:
     yield from destinations.examine_secrets(contracts.values())
     if tables.level == "ok":
         yield from database.examine_ledger(engine)
+        yield from examine_keeping(engine, read_archives=read_archives)
 
 
 def _urls(settings: Settings, stack: ExitStack, *, start: bool) -> tuple[str | None, str | None]:

@@ -6,7 +6,6 @@ whole month, or block by block where other destinations keep theirs. Who reads e
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date, datetime
@@ -16,7 +15,7 @@ from typing import Any
 import orjson
 from sqlalchemy import Connection, Engine, Row, text
 
-from infra.archives.form import TABLES, Block, Columns
+from infra.archives.form import TABLES, Block, Columns, Values
 from infra.archives.reading import Rows, id_of
 from infra.archives.writing import Written
 from infra.db.engine import as_json
@@ -179,10 +178,30 @@ _RECORD = text("""
         :first_postback, :last_postback, :intents, :attempts, :hops, :checks, :kept, CAST(:wrong AS jsonb))""")
 # In the order of ids, as everything locks postbacks.
 _MARK = text("""
-    WITH r AS (SELECT * FROM json_to_recordset(:rows) AS r(id bigint, attempts integer, checks integer)),
+    WITH r AS (
+        SELECT * FROM json_to_recordset(:rows)
+            AS r(id bigint, attempts integer, checks integer, status_code smallint, verdict text)),
     locked AS (SELECT p.id FROM postbacks p JOIN r USING (id) ORDER BY p.id FOR UPDATE OF p)
-    UPDATE postbacks p SET archived = p.archived + r.attempts, archived_checks = p.archived_checks + r.checks
+    UPDATE postbacks p SET archived = p.archived + r.attempts, archived_checks = p.archived_checks + r.checks,
+        archived_status = CASE WHEN r.attempts > 0 THEN r.status_code ELSE p.archived_status END,
+        archived_verdict = CASE WHEN r.attempts > 0 THEN r.verdict ELSE p.archived_verdict END
     FROM r WHERE p.id = r.id AND p.id IN (SELECT id FROM locked)""")
+
+
+@dataclass(slots=True)
+class Leaving:
+    """What of a postback is in a part, and how its last attempt there ended."""
+
+    attempts: int = 0
+    checks: int = 0
+    number: int = 0
+    status_code: int | None = None
+    verdict: str | None = None
+
+    def add_attempt(self, row: Values) -> None:
+        self.attempts += 1
+        if row["number"] >= self.number:
+            self.number, self.status_code, self.verdict = row["number"], row["status_code"], row["verdict"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -194,7 +213,7 @@ class Filed:
     part: int
     written: Written
     ids: Sequence[int]
-    by_postback: Mapping[int, Counter[str]]
+    by_postback: Mapping[int, Leaving]
     kept: bool
 
 
@@ -209,8 +228,14 @@ def record(engine: Engine, filed: Filed) -> None:
         "first_postback": written.first_postback, "last_postback": written.last_postback, "kept": filed.kept,
     }  # fmt: skip
     marks = [
-        {"id": number, "attempts": counts["attempts"], "checks": counts["checks"]}
-        for number, counts in sorted(filed.by_postback.items())
+        {
+            "id": number,
+            "attempts": each.attempts,
+            "checks": each.checks,
+            "status_code": each.status_code,
+            "verdict": each.verdict,
+        }
+        for number, each in sorted(filed.by_postback.items())
     ]
     with engine.begin() as connection:
         asked = span(filed.month) | {"ids": list(filed.ids)}

@@ -12,6 +12,7 @@ from sqlalchemy import Connection, Engine, text
 from infra.catalogue import policy_of
 from infra.db.partitions import PARTITIONED
 from infra.store import audit
+from infra.store.archiving import PART_COLUMNS, Part, part_of
 from schemas.destination import Contract
 from schemas.keeping import NOTHING, Keeping, Policy, read_policy
 
@@ -114,3 +115,19 @@ def retention_is_due(engine: Engine, every: timedelta) -> bool:
         SELECT NOT EXISTS (SELECT FROM retentions WHERE begun_at > now() - CAST(:every AS interval))""")
     with engine.connect() as connection:
         return connection.execute(query, {"every": every}).scalar_one() is True
+
+
+def last_retention(engine: Engine) -> timedelta | None:
+    """How long ago the last one began."""
+    with engine.connect() as connection:
+        found: timedelta | None = connection.execute(
+            text("SELECT now() - max(begun_at) FROM retentions")
+        ).scalar_one()
+        return found
+
+
+def archives_there(engine: Engine) -> list[Part]:
+    """Archives whose files should be there, oldest first."""
+    query = text(f"SELECT {PART_COLUMNS} FROM archives WHERE expired_at IS NULL ORDER BY month, id")  # noqa: S608 — our own words
+    with engine.connect() as connection:
+        return [part_of(row) for row in connection.execute(query)]

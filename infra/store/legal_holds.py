@@ -166,6 +166,11 @@ def _criteria(stored: dict[str, Any]) -> Criteria:
         changes["value"] = tuple(None if end is None else Decimal(end) for end in stored["value"])
     for name in ("above", "below"):
         changes[name] = Decimal(stored[name]) if name in stored else None
+    for name in ("above", "below"):
+        changes[name] = Decimal(stored[name]) if name in stored else None
+    if "value" in stored:
+        lowest, highest = (None if each is None else Decimal(each) for each in stored["value"])
+        changes["value"] = lowest, highest
     for name in ("since", "until"):
         changes[name] = datetime.fromisoformat(stored[name]) if name in stored else None
     return replace(criteria, **changes)

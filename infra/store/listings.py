@@ -22,7 +22,7 @@ from schemas.event import ConversionEvent, read_stored
 T = TypeVar("T")
 FAILED = """(CASE WHEN EXISTS (SELECT FROM inbox_runs r WHERE r.inbox_id = i.id)
     THEN (SELECT r.rejected FROM inbox_runs r WHERE r.inbox_id = i.id ORDER BY r.id DESC LIMIT 1)
-    ELSE i.rejected END) > 0"""
+    ELSE i.rejected END) > 0 AND i.erased_at IS NULL"""
 
 
 @dataclass(frozen=True, slots=True)

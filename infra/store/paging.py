@@ -35,7 +35,8 @@ _STREAMED, _STREAMING_S = 500, 2.0
 _COLUMNS = """p.id AS postback_id, p.conversion_id, p.state, p.release_at, nullif(p.due_at, 'infinity') AS due_at,
     p.attempts, p.reason, p.adjustment, p.adjusts, p.reported, p.retracted_at, p.lost, p.lost_at,
     v.destination, v.contract->'network'->>'slug' AS network, c.event_id, c.source, c.matched, c.net_value, c.outcomes,
-    c.received_at, c.event::text AS event, last.status_code, last.verdict,
+    c.received_at, c.event::text AS event, coalesce(last.status_code, p.archived_status) AS status_code,
+    coalesce(last.verdict, p.archived_verdict) AS verdict,
     p.id AS id, c.value, CAST(p.due_at AS text) AS due"""
 _DETAILS = """JOIN postbacks p ON p.id = f.id JOIN conversions c ON c.id = p.conversion_id
     JOIN destination_versions v ON v.id = p.version_id

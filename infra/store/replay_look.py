@@ -36,7 +36,7 @@ _READ = """
     SELECT p.id, p.conversion_id, p.version_id, p.state, p.attempts, p.release_at, p.expires_at, p.had_unknown, p.reason,
         p.void_reason, p.retracted_at, p.adjustments, p.adjustment, p.adjusts, p.freed, p.settled_at, p.first_attempt_at,
         p.budget_from, p.run_id, v.destination, c.event::text AS event, c.matched, c.name, c.value, c.currency, c.net_value,
-        c.outcomes, c.erasure_id, now() AS now, latest.verdict = 'duplicate' AS called_duplicate,
+        c.outcomes, c.erasure_id, now() AS now, coalesce(latest.verdict, p.archived_verdict) = 'duplicate' AS called_duplicate,
         original.state AS of_state, original.reported AS of_reported, original.retracted_at AS of_retracted_at,
         original.void_reason AS of_void_reason, EXISTS (
             SELECT FROM postbacks other WHERE other.adjusts = p.adjusts AND other.adjusts IS NOT NULL

@@ -215,6 +215,16 @@ def key_in_use(connection: Connection) -> bytes | None:
     return key
 
 
+def key_is_stored(connection: Connection) -> bool:
+    """Whether the key stands in the database, for want of one in the environment."""
+    return (
+        connection.execute(
+            text("SELECT EXISTS (SELECT FROM erasure_keys WHERE key IS NOT NULL)")
+        ).scalar_one()
+        is True
+    )
+
+
 def make_key(connection: Connection) -> bytes:
     """The key, made or taken from the environment if there is none yet."""
     key = given_key()

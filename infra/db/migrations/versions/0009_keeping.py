@@ -41,6 +41,7 @@ CREATE TABLE retentions (
 # One row a file: what stands in it, and how much of that is gone from the tables by now. blocks_gone is where removing
 # goes on after an interruption. wrong counts what must not be, as it was when the rows left. A row stays when its file
 # has expired: the ledger goes on counting what was in it. One that is not kept is deleted once its rows are gone.
+# A postback's archived columns say how many of its attempts and checks are in archives, and how the last one there ended.
 # replaced is a file that an erasure wrote anew, until it is deleted.
 ARCHIVES = """
 CREATE TABLE archives (
@@ -80,7 +81,9 @@ CREATE INDEX archives_attempts ON archives (last_attempt, first_attempt);
 CREATE INDEX archives_postbacks ON archives (last_postback, first_postback);
 ALTER TABLE postbacks
     ADD COLUMN archived smallint NOT NULL DEFAULT 0,
-    ADD COLUMN archived_checks integer NOT NULL DEFAULT 0;
+    ADD COLUMN archived_checks integer NOT NULL DEFAULT 0,
+    ADD COLUMN archived_status smallint,
+    ADD COLUMN archived_verdict text;
 """
 
 # destination stands alone: all of it is held. Otherwise criteria say what is, and legal_hold_conversions what that
