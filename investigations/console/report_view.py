@@ -11,8 +11,8 @@ from schemas.reconciling.shares import NORMAL_BELOW, STRUCTURAL_ABOVE
 from schemas.reconciling.summary import Summary
 
 LEFT, RIGHT, ROW, TOP = 120.0, 560.0, 24.0, 18.0
-_LEAST = Decimal("0.08")
-"""What the axis reaches at least, so that both lines stand on it."""
+_AXIS = Decimal("0.10")
+"""What the axis reaches: both lines stand on it with room between, and what is beyond runs to its end and says so."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,14 +37,13 @@ class Chart:
 def chart(summary: Summary) -> Chart:
     """Disputed shares, a bar for each bucket that can be disputed."""
     buckets = [each for each in summary.buckets if each.bucket is not Bucket.MATCHED]
-    most = max([_LEAST, *(each.disputed_share for each in buckets)])
     bars = tuple(
         Bar(
             bucket_name(each.bucket),
             TOP + number * ROW,
-            _x(each.disputed_share, most) - LEFT,
+            _x(each.disputed_share) - LEFT,
             each.standing.value,
-            percent(each.disputed_share),
+            percent(each.disputed_share) + (" →" if each.disputed_share > _AXIS else ""),
         )
         for number, each in enumerate(buckets)
     )
@@ -52,11 +51,11 @@ def chart(summary: Summary) -> Chart:
         RIGHT + 70,
         TOP + len(bars) * ROW + 4,
         bars,
-        _x(NORMAL_BELOW, most),
-        _x(STRUCTURAL_ABOVE, most),
+        _x(NORMAL_BELOW),
+        _x(STRUCTURAL_ABOVE),
         "Disputed shares: " + ", ".join(f"{bar.name} {bar.share}" for bar in bars),
     )
 
 
-def _x(share: Decimal, most: Decimal) -> float:
-    return LEFT + float(share / most) * (RIGHT - LEFT)
+def _x(share: Decimal) -> float:
+    return LEFT + float(min(share / _AXIS, Decimal(1))) * (RIGHT - LEFT)

@@ -188,6 +188,8 @@ def _own_mark(moment: Moment, axis: Scale) -> Mark:
         "dead": ("void", "bad"),
         "in_doubt": ("unknown", "bad"),
         "lost": ("lost", "bad"),
+        "counted": ("counted", "good"),
+        "replayed": ("replayed", "act"),
     }.get(moment.kind, ("act", "act"))
     return Mark(axis.place(moment.at), kind, tone, _title(moment))
 

@@ -203,3 +203,20 @@ def signed_in(browser: Browser, console: str) -> dict[str, Any]:
 def tab(visitor: Visitor, signed_in: dict[str, Any]) -> Tab:
     """A wide tab of the operator."""
     return visitor(storage_state=signed_in)
+
+
+FOCUSED = """() => {
+    const at = document.activeElement;
+    if (!at || !at.matches('a, button, input, select, textarea, summary')) return '';
+    const label = at.labels && at.labels[0];
+    return [at.innerText, at.getAttribute('aria-label'), label && label.innerText].filter(Boolean).join(' ');
+}"""
+
+
+def tab_to(page: Page, words: str, limit: int = 120) -> None:
+    """Press Tab until what has the focus says these words, as one does without a mouse."""
+    for _ in range(limit):
+        if words in page.evaluate(FOCUSED):
+            return
+        page.keyboard.press("Tab")
+    raise AssertionError(f"Tab never came to {words!r}")

@@ -9,6 +9,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from tempfile import NamedTemporaryFile
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -16,7 +18,9 @@ from sqlalchemy import Engine
 
 from infra.sink import SinkThread
 from investigations.console.life_view import UNFOLDABLE
+from investigations.reconcile.running import reconcile
 from schemas.ids import show
+from schemas.reconciling.options import ReportOptions
 from tests.integration.ground import Ground, contract, generic_url, signal
 from tests.integration.hostile import HOSTILE, HOSTILE_BYTES
 
@@ -117,6 +121,7 @@ def _apply(ground: Ground, sink: str, hostile: HostileNetwork) -> None:
         ),
         contract("xandr-main", f"{sink}/xandr/sspx", network="xandr", **_settings(id="25619"), **waits),
         contract("lender-us", at_sink, events=["application"], hold={"kind": "credit_check", "wait": "30d"}),
+        contract("native-uk", at_sink, events=["subscription"]),
         contract("strict-de", generic_url(sink, "status:404"), events=["refused"]),
         contract("silent-fr", generic_url(sink, "reset-counted"), events=["unsure"]),
         contract(
@@ -167,6 +172,7 @@ def _take(stage: Stage, groups: int) -> None:
     for name, event in events.items():
         stage.events[name] = event["event_id"]
         stage.ground.take(event)
+    stage.ground.take(*_subscriptions())
     stage.ground.take(
         signal("refund", "pay:refund:1", "10041", amount="29.00", currency="EUR", reason="one item returned"),
         signal("refund", "pay:refund:2", "10078", reason="all of it returned"),
@@ -182,6 +188,33 @@ def _let_time_have_passed(stage: Stage) -> None:
         UPDATE conversions SET received_at = occurred_at + interval '1.4 s' WHERE occurred_at < now() - interval '1 day';
         UPDATE signals SET received_at = received_at - interval '9 days 5 hours' WHERE event_id = 'pay:refund:1';
         UPDATE signals SET received_at = received_at - interval '20 hours' WHERE event_id <> 'pay:refund:1'""")
+
+
+SUBSCRIPTIONS = 60
+
+
+def _subscriptions() -> Iterator[dict[str, Any]]:
+    """Many that went well: what a network's report is mostly about."""
+    for n in range(SUBSCRIPTIONS):
+        ago = timedelta(days=5, minutes=7 * n)
+        yield order(30001 + n, "generic", ago, name="subscription", value=f"{19 + n % 4 * 10}.00")
+
+
+def _reconcile(ground: Ground) -> None:
+    """A network's report: it has most of what was delivered, one click id in small letters, one value of its own, one conversion
+    twice, and two that nobody told it."""
+    found = ground.rows("""
+        SELECT order_id, value, to_char(occurred_at AT TIME ZONE 'UTC', 'YYYY-MM-DD') AS day
+        FROM conversions WHERE name = 'subscription' ORDER BY id""")
+    lines = [f"{TOKEN}{row.order_id},{row.order_id},{row.value},EUR,{row.day}" for row in found[:-1]]
+    lines[3] = lines[3].replace(f",{found[3].value},", ",9.00,")
+    lines[5] = f"{TOKEN.lower()}{found[5].order_id},,{found[5].value},EUR,{found[5].day}"
+    lines += [lines[7], *(f"{TOKEN}{each},{each},15.00,EUR,{found[0].day}" for each in (77701, 77702))]
+    with NamedTemporaryFile("w", suffix=".csv") as file:
+        file.write("\n".join(["Click ID,Order ID,Value,Currency,Date", *lines]) + "\n")
+        file.flush()
+        path, options = Path(file.name), ReportOptions()
+        reconcile(ground.engine, "native-uk", path, options, "test", name="native-uk-november.csv")
 
 
 @contextmanager
@@ -204,4 +237,5 @@ def staged(engine: Engine) -> Iterator[Stage]:
             stage.cv[name] = show(
                 "cv", ground.one("SELECT id FROM conversions WHERE event_id = :e", e=event_id)
             )
+        _reconcile(ground)
         yield stage

@@ -15,6 +15,11 @@ Where = Callable[[Stage], str]
 
 PAGES: dict[str, Where] = {
     "overview": lambda stage: "/",
+    "search": lambda stage: "/search?q=state%3Adelivered",
+    "inbox": lambda stage: "/inbox",
+    "rejects": lambda stage: "/rejects",
+    "audit": lambda stage: "/audit",
+    "live": lambda stage: "/live",
     "account": lambda stage: "/account",
     "delivered": lambda stage: f"/conversions/{stage.cv['delivered']}",
     "held": lambda stage: f"/conversions/{stage.cv['held']}",
@@ -24,6 +29,10 @@ PAGES: dict[str, Where] = {
     "comparison": lambda stage: "/compare?a={}&b={}".format(*stage.attempts("delivered")[1:]),
     "replay": lambda stage: f"/replays/new?postback={stage.postback('busy')}",
     "settling": lambda stage: f"/settle?postback={stage.postback('unsure')}",
+    "reports": lambda stage: "/reports",
+    "a report": lambda stage: "/reports/rp_1",
+    "findings": lambda stage: "/reports/rp_1/findings",
+    "a new report": lambda stage: "/reports/new",
     "replays": lambda stage: "/replays",
     "dead letters": lambda stage: "/dead",
     "by hand": lambda stage: f"/by-hand/extend?postback={stage.postback('held')}",
@@ -40,6 +49,20 @@ def barriers(page: Any) -> list[str]:
         if each["impact"] in SERIOUS
         for node in each["nodes"]
     ]
+
+
+def test_no_page_scrolls_sideways_on_a_narrow_screen(
+    visitor: Visitor, signed_in: dict[str, Any], stage: Stage
+) -> None:
+    """320 pixels: what is wider scrolls within itself."""
+    tab = visitor(storage_state=signed_in, viewport=NARROW)
+    wide = {}
+    for name, where in PAGES.items():
+        page = tab.open(where(stage))
+        page.locator("main details").evaluate_all("all => all.forEach(each => { each.open = true })")
+        if (width := page.evaluate("document.documentElement.scrollWidth")) > NARROW["width"]:
+            wide[name] = width
+    assert wide == {}
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])

@@ -6,9 +6,9 @@ from itertools import pairwise
 from typing import Any
 
 import pytest
-from playwright.sync_api import Page, expect
+from playwright.sync_api import expect
 
-from tests.browser.conftest import NARROW, OPERATOR, PASSWORD, Tab, Visitor
+from tests.browser.conftest import OPERATOR, PASSWORD, Tab, Visitor, tab_to
 from tests.browser.stage import LONG_LIFE, SECRET, TOKEN, Stage
 from tests.integration.hostile import MARK, steers
 
@@ -126,23 +126,6 @@ def test_one_attempt_is_not_compared_with_nothing(tab: Tab, stage: Stage) -> Non
     tab.complaints.clear()  # the browser notes the 400 of the answer
 
 
-FOCUSED = """() => {
-    const at = document.activeElement;
-    if (!at || !at.matches('a, button, input, select, textarea, summary')) return '';
-    const label = at.labels && at.labels[0];
-    return [at.innerText, at.getAttribute('aria-label'), label && label.innerText].filter(Boolean).join(' ');
-}"""
-
-
-def tab_to(page: Page, words: str, limit: int = 120) -> None:
-    """Press Tab until what has the focus says these words, as one does without a mouse."""
-    for _ in range(limit):
-        if words in page.evaluate(FOCUSED):
-            return
-        page.keyboard.press("Tab")
-    raise AssertionError(f"Tab never came to {words!r}")
-
-
 def test_everything_is_done_with_the_keyboard_alone(visitor: Visitor, stage: Stage) -> None:
     """Sign in, find by order, unfold, pick two, compare, and extend a window: Tab, Space and Enter, no mouse."""
     tab = visitor()
@@ -240,13 +223,3 @@ def test_what_a_hostile_producer_names_is_inert(tab: Tab, stage: Stage) -> None:
     page = tab.open(f"/conversions/{stage.cv['evil']}")
     expect(page.locator("main")).to_contain_text("<img src=x onerror=")
     assert page.locator("main img").count() == 0
-
-
-@pytest.mark.parametrize("name", ["delivered", "busy", "waiting", "hostile-1"])
-def test_a_narrow_screen_never_scrolls_sideways(
-    visitor: Visitor, signed_in: dict[str, Any], stage: Stage, name: str
-) -> None:
-    tab = visitor(storage_state=signed_in, viewport=NARROW)
-    page = tab.open(f"/conversions/{stage.cv[name]}")
-    page.locator("main details").evaluate_all("all => all.forEach(each => { each.open = true })")
-    assert page.evaluate("document.documentElement.scrollWidth") <= NARROW["width"]

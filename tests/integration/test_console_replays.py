@@ -120,6 +120,19 @@ def test_dead_letters_are_fired_again_by_cause(operator: Visitor, engine: Engine
     quiet(scene)
 
 
+def test_all_that_a_search_finds_is_fired_again(operator: Visitor, engine: Engine, scene: Scene) -> None:
+    """And nothing beside it; a search that narrows nothing is not taken."""
+    wanted, other = dead(scene, "found-1"), dead(scene, "not-found")
+    page = "/replays/new?q=state%3Adead+order%3Aorder-found-1"
+    assert "Would fire <strong>1</strong> again" in operator.get(page).text
+    operator.submit(page, "/replays/new", reason="mended", step="do")
+    until(lambda: state(engine, wanted) == "retrying")
+    assert state(engine, other) == "dead"
+    assert operator.get("/replays/new?q=+").status_code == 400
+    assert operator.get("/replays/new?q=state%3Anonsense").status_code == 400
+    quiet(scene)
+
+
 def test_a_run_that_its_process_left_is_gone_on_with(operator: Visitor, engine: Engine, scene: Scene) -> None:
     postback = dead(scene, "left")
     selection = Selection(Criteria(), postback_id=int(postback[3:]))

@@ -21,6 +21,8 @@ from investigations.console.deciding import LONGEST_REASON, Outlook, read_errand
 from investigations.console.exchange import attempt_row, unfold
 from investigations.console.life_view import UNFOLDABLE, life_view, newest
 from investigations.console.marking import Marker, tokens_of
+from investigations.console.report_form import filled, options_of
+from investigations.console.report_view import LEFT, RIGHT, chart
 from investigations.console.scale import scale
 from investigations.console.timeline import WIDTH, draw
 from investigations.console.waterfall import durations, waterfall
@@ -28,6 +30,8 @@ from investigations.transcript import transcript
 from schemas.by_hand import Act, Moved, Refused
 from schemas.exchange import Hop
 from schemas.lifecycle import State
+from schemas.reconciling.findings import Bucket, Cause, finding
+from schemas.reconciling.summary import Tally, summarise
 from schemas.verdict import VerdictKind
 from tests.unit.test_next_step import NOW, life, postback
 
@@ -328,3 +332,56 @@ def test_an_outlook_counts_what_is_said_and_shows_some_of_it() -> None:
     ]
     outlook.add([*answers, Answer(99, 1, State.VOIDED, NOW, Refused("it is voided already"))])
     assert (outlook.moves, outlook.refuses, len(outlook.sample)) == (12, 1, 10)
+
+
+def test_a_chart_of_shares_keeps_its_lines_apart() -> None:
+    """However large a share is, 2 % and 5 % can be told; what is beyond the axis says so."""
+    summary = summarise(
+        tally_of(ours_only=8), told=10, listed=2, earlier={bucket: [] for bucket in Bucket}, notes=[]
+    )
+    drawn = chart(summary)
+    assert drawn.structural_x - drawn.normal_x > 100
+    bar = next(each for each in drawn.bars if each.name == "ours only")
+    assert bar.share.endswith("→")
+    assert LEFT + bar.width == pytest.approx(RIGHT)
+    assert "ours only 80.0 %" in drawn.says
+
+
+def tally_of(**counts: int) -> Tally:
+    tally = Tally()
+    for name, count in counts.items():
+        for number in range(count):
+            tally.add(finding(Bucket(name), Cause.UNKNOWN_TO_US, "nobody knows it"), number, None, 1)
+    return tally
+
+
+def test_a_form_becomes_the_options_of_a_report_and_back() -> None:
+    form = {
+        "column_click_id": "Klick",
+        "decimal": ",",
+        "thousands": "space",
+        "time_zone": "Europe/Berlin",
+        "counted": "approved, paid ",
+        "attribution_window": "30d",
+        "aggregated": "yes",
+        "delimiter": "tab",
+    }
+    options = options_of(form)
+    assert options.columns == {"click_id": "Klick"}
+    assert (options.thousands, options.delimiter, options.counted) == (" ", "\t", ("approved", "paid"))
+    assert options_of({**filled(options), "aggregated": "yes"}) == options
+    assert options_of({"thousands": "none"}).thousands == ""
+    assert filled(options_of({}))["thousands"] == ""
+
+
+@pytest.mark.parametrize(
+    ("form", "words"),
+    [
+        ({"time_zone": "Mars/Olympus"}, "Time zone"),
+        ({"attribution_window": "long"}, "Attribution window"),
+        ({"currency": "euro"}, "Currency"),
+    ],
+)
+def test_a_field_that_makes_no_sense_is_named(form: dict[str, str], words: str) -> None:
+    with pytest.raises(AskingError, match=words):
+        options_of(form)

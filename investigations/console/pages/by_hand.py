@@ -11,9 +11,10 @@ from starlette.responses import Response
 from infra.filters import AskingError
 from infra.store.by_hand import Signature, carry_out, consider, extent
 from investigations.console.deciding import LONGEST_REASON, Outlook, read_errand, read_reason
+from investigations.console.errors import BadRequestError
 from investigations.console.frame import NotFoundError, engine_of, form_of, redirect, render, who_of
 from investigations.console.routing import Access, act, page
-from investigations.console.targets import Target, target_of
+from investigations.console.targets import MOST, Target, target_of
 from schemas.by_hand import Act, Errand, Moved
 
 _SAYS = {
@@ -72,6 +73,10 @@ def _step(request: Request) -> Response:
     last = str(form.get("last", ""))
     if form.get("step") != "do" or not last.isdigit():
         there = extent(engine_of(request), target.selection)
+        if there.count > MOST:
+            raise BadRequestError(
+                f"That is {there.count:,} postbacks, and a page acts on up to {MOST:,}. Narrow it, or use `holdfire {what}`."
+            )
         outlook = _would(request, target, errand, there.last)
         return _show(request, what, target, form, outlook=outlook, last=there.last)
     done = Outlook()

@@ -37,6 +37,8 @@ LEGEND = (
     ("unknown", "warn", "outcome unknown"),
     ("open", "plain", "no outcome yet"),
     ("void", "bad", "ended without firing"),
+    ("counted", "good", "counted by a report"),
+    ("replayed", "act", "fired again by a person"),
     ("act", "act", "by hand"),
     ("expiry", "bad", "age limit"),
     ("lost", "bad", "cannot be told"),
