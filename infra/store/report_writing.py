@@ -13,7 +13,7 @@ import orjson
 from sqlalchemy import Connection, Engine, text
 
 from infra.db.engine import copy_rows, copy_text, copy_value
-from infra.store import report_matching
+from infra.store import report_gathering
 from infra.store.reports import ReportRecord, report_of
 from schemas.money import plain
 from schemas.reconciling.findings import Bucket, Finding
@@ -62,7 +62,7 @@ def run_on(engine: Engine, destination: str, *, dry_run: bool) -> Iterator[Conne
     """
     connection = engine.connect()
     try:
-        report_matching.prepare(connection)
+        report_gathering.prepare(connection)
         connection.execute(
             text("SELECT pg_advisory_lock(:key, hashtext(:name))"), {"key": _LOCKS, "name": destination}
         )

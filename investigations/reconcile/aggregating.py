@@ -10,7 +10,7 @@ from sqlalchemy import Connection
 
 from infra.store import report_days
 from infra.store.report_days import OurSum
-from infra.store.report_matching import Scope
+from infra.store.report_gathering import Scope
 from infra.store.report_writing import Judged
 from schemas.lifecycle import State
 from schemas.reconciling.days import WAITING, OurDay, Sum, counts_under, judge_day, shift_of_sums

@@ -14,7 +14,7 @@ import pytest
 
 from infra.report_files import Known, examine, open_report
 from infra.workbook import MAX_COLUMNS, Workbook
-from investigations.reconcile.running import _decided, _read, _writing
+from investigations.reconcile.reading import decided, read_row, writing
 from schemas.cells import MappingError
 from schemas.reconciling.options import read_options
 from schemas.reconciling.rows import ReadRow, RowReader
@@ -26,8 +26,8 @@ ROWS = 'Aé.;1;"1.234,50";20.11.2026\nB.;2;3,00;21.11.2026\n'
 def read(path: Path, known: Known | None = None, **options: Any) -> list[ReadRow]:
     """Every row as it would be kept."""
     with open_report(examine(path), read_options(options), known or Known()) as opened:
-        reader = RowReader(opened.places, _writing(_decided(opened)))
-        return [_read(reader, row) for row in opened.rows]
+        reader = RowReader(opened.places, writing(decided(opened)))
+        return [read_row(reader, row) for row in opened.rows]
 
 
 @pytest.fixture
