@@ -104,7 +104,8 @@ def _stream(connection: Connection, query: str, values: dict[str, Any]) -> Itera
 def look_elsewhere(connection: Connection) -> None:
     """Where the ids of the rows left over are known besides: by any conversion's click ids, or by order."""
     count = connection.execute(text("SELECT count(*) FROM r_left_t WHERE counted")).scalar_one()
-    wanted = "SELECT line, click_id, order_id FROM r_left_t t WHERE counted AND NOT EXISTS (SELECT FROM r_near n WHERE n.line = t.line)"
+    # In the collation of the log's indexes, which serve no other.
+    wanted = 'SELECT line, click_id COLLATE "default" AS click_id, order_id COLLATE "default" AS order_id FROM r_left_t t WHERE counted AND NOT EXISTS (SELECT FROM r_near n WHERE n.line = t.line)'
     token = indexed("w.click_id")
     if count <= _LOOKED_UP_SINGLY:
         # Few: each by the index. The planner expects far more matches of an array than there are, and would read all.
