@@ -89,24 +89,14 @@ def read_as(report: ReportRecord) -> str:
 
 
 def _buckets(summary: Summary) -> Iterator[Text]:
-    rows = [("bucket", "count", "share", "disputed", "of it", "value at stake", "")]
+    rows = [("bucket", "count", "share", "value", "disputed", "of it", "at stake", "")]
     for each in summary.buckets:
-        disputed = (
-            ("-", "-")
-            if each.bucket is Bucket.MATCHED
-            else (f"{each.disputed:,}", percent(each.disputed_share))
-        )
+        disputed = ("-", "-", "-")
+        if each.bucket is not Bucket.MATCHED:
+            disputed = (f"{each.disputed:,}", percent(each.disputed_share), amounts(each.stakes))
         means = "" if each.bucket is Bucket.MATCHED or not each.disputed else each.standing.words
-        rows.append(
-            (
-                bucket_name(each.bucket),
-                f"{each.count:,}",
-                percent(each.share),
-                *disputed,
-                amounts(each.amounts),
-                means,
-            )
-        )
+        shown = (bucket_name(each.bucket), f"{each.count:,}", percent(each.share), amounts(each.amounts))
+        rows.append((*shown, *disputed, means))
     yield from _table(rows, {i + 1: _STYLES[each.standing] for i, each in enumerate(summary.buckets)})
 
 

@@ -117,7 +117,7 @@ def _figures(summary: Summary) -> Iterator[str]:
     yield f"We delivered {summary.told:,} conversions of these days; your report counts {summary.listed:,}."
     for each in summary.buckets:
         if each.disputed and each.bucket is not Bucket.MATCHED:
-            yield f"  {bucket_name(each.bucket)}: {each.disputed:,} ({percent(each.disputed_share)}), {amounts(each.amounts)}"
+            yield f"  {bucket_name(each.bucket)}: {each.disputed:,} ({percent(each.disputed_share)}), {amounts(each.stakes)}"
 
 
 def _asked(summary: Summary | None) -> Iterator[str]:

@@ -43,6 +43,8 @@ class BucketSummary:
     disputed_share: Decimal
     standing: Standing
     amounts: Amounts
+    stakes: Amounts = field(default_factory=dict)
+    """Of what is disputed alone: the value at stake."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,6 +80,7 @@ class Tally:
     counts: Counter[Bucket] = field(default_factory=Counter)
     disputed: Counter[Bucket] = field(default_factory=Counter)
     amounts: dict[Bucket, dict[str, Decimal]] = field(default_factory=dict)
+    stakes: dict[Bucket, dict[str, Decimal]] = field(default_factory=dict)
     causes: dict[tuple[Bucket, Cause, Side], list[Any]] = field(default_factory=dict)
 
     def add(self, found: Finding, line: int | None, postback_id: int | None, times: int = 1) -> None:
@@ -85,6 +88,11 @@ class Tally:
         self.counts[found.bucket] += times
         self.disputed[found.bucket] += times if found.disputed else 0
         self.add_amount(found.bucket, found.currency, found.stake)
+        if found.disputed and found.stake is not None:
+            sums = self.stakes.setdefault(found.bucket, {})
+            sums[found.currency or NO_CURRENCY] = (
+                sums.get(found.currency or NO_CURRENCY, Decimal(0)) + found.stake
+            )
         if found.cause is None:
             return
         key = (found.bucket, found.cause, found.side)
@@ -133,6 +141,7 @@ def summarise(
             BucketSummary(
                 bucket, count, min(share(count, whole[bucket]), Decimal(1)), disputed, part, means,
                 dict(sorted(tally.amounts.get(bucket, {}).items())),
+                dict(sorted(tally.stakes.get(bucket, {}).items())),
             )
         )  # fmt: skip
     causes = [
@@ -159,6 +168,7 @@ def wire_summary(summary: Summary) -> dict[str, Any]:
                 "disputed_share": plain(each.disputed_share),
                 "standing": each.standing.value,
                 "amounts": _wire_amounts(each.amounts),
+                "stakes": _wire_amounts(each.stakes),
             }
             for each in summary.buckets
         ],
@@ -190,6 +200,7 @@ def read_summary(stored: Mapping[str, Any]) -> Summary:
             BucketSummary(
                 Bucket(each["bucket"]), each["count"], Decimal(each["share"]), each["disputed"],
                 Decimal(each["disputed_share"]), Standing(each["standing"]), _read_amounts(each["amounts"]),
+                _read_amounts(each.get("stakes", {})),
             )
             for each in stored["buckets"]
         ),
