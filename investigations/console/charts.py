@@ -69,7 +69,9 @@ def attempts_chart(spans: Sequence[tuple[datetime, Mapping[VerdictKind, int]]], 
             height = max(count / peak * HEIGHT, 1.5)
             y -= height
             x = number * place + place * GAP / 2
-            bars.append(Bar(kind, round(x, 2), round(max(y, 0), 2), round(place * (1 - GAP), 2), round(height, 2)))
+            bars.append(
+                Bar(kind, round(x, 2), round(max(y, 0), 2), round(place * (1 - GAP), 2), round(height, 2))
+            )
     return Chart(tuple(bars), columns, peak, _words(columns, peak, span_s))
 
 

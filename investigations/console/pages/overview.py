@@ -110,7 +110,9 @@ def _pause(request: Request) -> Response:
 def _resume(request: Request) -> Response:
     name = request.path_params["name"]
     try:
-        ended = stopping.resume(engine_of(request), name, who_of(request), str(form_of(request).get("reason", "")))
+        ended = stopping.resume(
+            engine_of(request), name, who_of(request), str(form_of(request).get("reason", ""))
+        )
     except KeyError:
         raise NotFoundError(f"There is no destination {name}.") from None
     if ended is None:
