@@ -13,6 +13,7 @@ DECODED_CAP_BYTES = 65_536
 HEX_BYTES = 64
 """Of a binary body, shown in hexadecimal."""
 _SMALLEST_SHARE_OF_TEXT = 0.9
+_LINE_ENDS = dict.fromkeys(map(ord, "\r\n\t"))
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,5 +77,7 @@ def _as_text(body: bytes, content_type: str) -> str | None:
             text = body.decode("latin-1")
         else:
             return None
+    if text.translate(_LINE_ENDS).isprintable():
+        return text
     legible = sum(one.isprintable() or one in "\r\n\t" for one in text)
     return text if legible >= _SMALLEST_SHARE_OF_TEXT * len(text) else None

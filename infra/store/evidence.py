@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Callable, Collection, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from datetime import datetime
+from itertools import islice
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, TypeVar
 
-from sqlalchemy import Connection, Engine, Row, text
+from sqlalchemy import Connection, Engine, Row, TextClause, text
 
 from infra.archives.form import Values
 from infra.db.snapshot import snapshot
@@ -36,20 +37,23 @@ from schemas.problem import Problem
 from schemas.signals import names
 from schemas.verdict import VerdictKind
 
+Done = TypeVar("Done", ActRecord, RedoRecord)
+
 _CONVERSION = text("""
     SELECT c.id, c.event::text AS event, c.received_at, c.net_value, c.outcomes, c.routed, c.unrouted_reason, c.refusals,
         now() AS now, coalesce(e.ended_at, e.begun_at) AS erased_at, e.who AS erased_by
-    FROM conversions c LEFT JOIN erasures e ON e.id = c.erasure_id WHERE c.id = :id""")
+    FROM conversions c LEFT JOIN erasures e ON e.id = c.erasure_id WHERE c.id = ANY(:ids) ORDER BY c.id""")
 
 _MATCHES = text("""
-    SELECT at, destination, network, key, key_value, click_row AS click, click_id, clicked_at
-    FROM matches WHERE conversion_id = :id ORDER BY id""")
+    SELECT conversion_id, at, destination, network, key, key_value, click_row AS click, click_id, clicked_at
+    FROM matches WHERE conversion_id = ANY(:ids) ORDER BY id""")
 
 _POSTBACKS = text("""
-    SELECT p.*, (p.due_at = 'infinity') IS TRUE AS by_hand, v.number AS version_number, v.contract,
-        k.report_id AS counted_by, k.at AS counted_at
-    FROM postbacks p JOIN destination_versions v ON v.id = p.version_id LEFT JOIN reconciled k ON k.postback_id = p.id
-    WHERE p.conversion_id = :id ORDER BY p.id""")
+    SELECT p.*, (p.due_at = 'infinity') IS TRUE AS by_hand, k.report_id AS counted_by, k.at AS counted_at
+    FROM postbacks p LEFT JOIN reconciled k ON k.postback_id = p.id
+    WHERE p.conversion_id = ANY(:ids) ORDER BY p.id""")
+
+_VERSIONS = text("SELECT id, number, contract FROM destination_versions WHERE id = ANY(:ids)")
 
 # Intents carry no index on the postback: every one is either in attempts by now, or is its postback's current one.
 _ATTEMPTS = text("""
@@ -78,7 +82,7 @@ _HOPS = text("""
 # Those of its order; of several rebills under one, not every signal is about each.
 _SIGNALS = text("""
     SELECT id, event::text AS event, received_at, status, outcome FROM signals
-    WHERE conversion_event_id = :event_id OR (order_id = :order_id AND conversion_event_id IS NULL)
+    WHERE conversion_event_id = ANY(:event_ids) OR (order_id = ANY(:order_ids) AND conversion_event_id IS NULL)
     ORDER BY received_at, id""")
 
 _SIGNALS_BY_ID = text("""
@@ -86,19 +90,22 @@ _SIGNALS_BY_ID = text("""
 
 _REPEATS = text("""
     SELECT id, received_at, code, problems, source, event_id, raw FROM rejects
-    WHERE event_id = :event_id AND source = :source ORDER BY received_at, id""")
+    WHERE event_id = ANY(:event_ids) AND source = ANY(:sources) ORDER BY received_at, id""")
 
 
 _ACTS = text("""
     SELECT at, who, action, detail, postback_id FROM audit
-    WHERE postback_id IN (SELECT id FROM postbacks WHERE conversion_id = :id)
+    WHERE postback_id IN (SELECT id FROM postbacks WHERE conversion_id = ANY(:ids))
         AND action IN ('postback.void', 'postback.extend', 'postback.release') ORDER BY id""")
 
 
 _REDONE = text("""
     SELECT at, who, action, detail, postback_id FROM audit
-    WHERE postback_id IN (SELECT id FROM postbacks WHERE conversion_id = :id)
+    WHERE postback_id IN (SELECT id FROM postbacks WHERE conversion_id = ANY(:ids))
         AND action IN ('postback.replay', 'postback.put_back', 'postback.settle') ORDER BY id""")
+
+BATCH = 50
+"""Lives read at once: most of the time goes into planning the queries, and each batch is one snapshot."""
 
 Choice = Callable[[Sequence[int]], Collection[int]]
 """Of the ids of a conversion's attempts, oldest first: those whose hops are to be read."""
@@ -115,39 +122,110 @@ def read_life(engine: Engine, conversion_id: int, *, hops_of: Choice = every) ->
     ``hops_of`` chooses attempts: those left out come without their exchanges and say so (``hops_read``), so that the
     reading of a life of many attempts is bounded.
     """
+    return next(iter(_read_batch(engine, [conversion_id], hops_of)), None)
+
+
+def read_lives(engine: Engine, conversion_ids: Iterable[int], *, hops_of: Choice = every) -> Iterator[Life]:
+    """The same of many, by ascending id within each batch of ``BATCH``; those that are not there are left out."""
+    ids = iter(conversion_ids)
+    while batch := list(islice(ids, BATCH)):
+        yield from _read_batch(engine, batch, hops_of)
+
+
+def _read_batch(engine: Engine, ids: list[int], hops_of: Choice) -> list[Life]:
     with snapshot(engine, months=True) as connection:
-        row = connection.execute(_CONVERSION, {"id": conversion_id}).one_or_none()
-        if row is None:
-            return None
-        event = read_stored(row.event)
-        assert isinstance(event, ConversionEvent)
-        named = {"event_id": event.event_id, "order_id": event.order_id, "source": event.source}
-        signals = map(signal_record, connection.execute(_SIGNALS, named))
-        return Life(
-            now=row.now,
-            conversion=ConversionRecord(
-                row.id,
-                event,
-                row.received_at,
-                row.net_value,
-                row.routed,
-                row.unrouted_reason,
-                tuple(row.outcomes),
-                tuple(
-                    MatchRecord(**each._mapping)
-                    for each in connection.execute(_MATCHES, {"id": conversion_id})
-                ),
-                row.refusals or {},
-                erased_at=row.erased_at,
-                erased_by=row.erased_by,
-            ),
-            signals=tuple(signal for signal in signals if names(signal.event, event)),
-            postbacks=_postbacks(connection, conversion_id, hops_of),
-            repeats=tuple(map(reject_record, connection.execute(_REPEATS, named))),
-            acts=tuple(map(_act, connection.execute(_ACTS, {"id": conversion_id}))),
-            redone=tuple(map(_redo, connection.execute(_REDONE, {"id": conversion_id}))),
-            stops=read_stops(connection),
+        rows = connection.execute(_CONVERSION, {"ids": ids}).all()
+        if not rows:
+            return []
+        events = {row.id: _conversion_event(row) for row in rows}
+        about = _About(connection, list(events.values()))
+        matches, postbacks = _matches(connection, ids), _postbacks(connection, ids, hops_of)
+        whose = {each.id: number for number, own in postbacks.items() for each in own}
+        acts = _by_hand(connection, _ACTS, _act, whose)
+        redone = _by_hand(connection, _REDONE, _redo, whose)
+        stops = read_stops(connection)
+    lives = []
+    for row in rows:
+        event, own = events[row.id], postbacks[row.id]
+        conversion = ConversionRecord(
+            row.id,
+            event,
+            row.received_at,
+            row.net_value,
+            row.routed,
+            row.unrouted_reason,
+            tuple(row.outcomes),
+            tuple(matches[row.id]),
+            row.refusals or {},
+            erased_at=row.erased_at,
+            erased_by=row.erased_by,
         )
+        lives.append(
+            Life(
+                now=row.now,
+                conversion=conversion,
+                signals=about.signals(event),
+                postbacks=tuple(own),
+                repeats=about.repeats(event),
+                acts=tuple(acts[row.id]),
+                redone=tuple(redone[row.id]),
+                stops=stops,
+            )
+        )
+    return lives
+
+
+def _conversion_event(row: Row[Any]) -> ConversionEvent:
+    event = read_stored(row.event)
+    assert isinstance(event, ConversionEvent)
+    return event
+
+
+class _About:
+    """What else came that names these conversions: signals, and events under the same id that were refused."""
+
+    def __init__(self, connection: Connection, events: Sequence[ConversionEvent]) -> None:
+        named = {
+            "event_ids": list({event.event_id for event in events}),
+            "order_ids": list({event.order_id for event in events if event.order_id is not None}),
+            "sources": list({event.source for event in events}),
+        }
+        self._by_event: dict[str, list[SignalRecord]] = defaultdict(list)
+        self._by_order: dict[str, list[SignalRecord]] = defaultdict(list)
+        for signal in map(signal_record, connection.execute(_SIGNALS, named)):
+            if signal.event.conversion_event_id is not None:
+                self._by_event[signal.event.conversion_event_id].append(signal)
+            elif signal.event.order_id is not None:
+                self._by_order[signal.event.order_id].append(signal)
+        self._repeats: dict[tuple[str | None, str | None], list[RejectRecord]] = defaultdict(list)
+        for reject in map(reject_record, connection.execute(_REPEATS, named)):
+            self._repeats[reject.event_id, reject.source].append(reject)
+
+    def signals(self, event: ConversionEvent) -> tuple[SignalRecord, ...]:
+        by_order = self._by_order[event.order_id] if event.order_id is not None else []
+        found = [each for each in (*self._by_event[event.event_id], *by_order) if names(each.event, event)]
+        return tuple(sorted(found, key=lambda each: (each.received_at, each.id)))
+
+    def repeats(self, event: ConversionEvent) -> tuple[RejectRecord, ...]:
+        return tuple(self._repeats[event.event_id, event.source])
+
+
+def _matches(connection: Connection, ids: list[int]) -> dict[int, list[MatchRecord]]:
+    found: dict[int, list[MatchRecord]] = defaultdict(list)
+    for row in connection.execute(_MATCHES, {"ids": ids}):
+        values = dict(row._mapping)
+        found[values.pop("conversion_id")].append(MatchRecord(**values))
+    return found
+
+
+def _by_hand(
+    connection: Connection, query: TextClause, read: Callable[[Row[Any]], Done], whose: Mapping[int, int]
+) -> dict[int, list[Done]]:
+    """What people did, by conversion; ``whose`` says which each postback is of."""
+    found: dict[int, list[Done]] = defaultdict(list)
+    for row in connection.execute(query, {"ids": list(set(whose.values()))}):
+        found[whose[row.postback_id]].append(read(row))
+    return found
 
 
 def read_signals(engine: Engine, ids: Sequence[int]) -> list[SignalRecord]:
@@ -156,66 +234,80 @@ def read_signals(engine: Engine, ids: Sequence[int]) -> list[SignalRecord]:
         return [signal_record(row) for row in connection.execute(_SIGNALS_BY_ID, {"ids": list(ids)})]
 
 
-def _postbacks(connection: Connection, conversion_id: int, hops_of: Choice) -> tuple[PostbackRecord, ...]:
-    rows = connection.execute(_POSTBACKS, {"id": conversion_id}).all()
+def _postbacks(
+    connection: Connection, conversion_ids: list[int], hops_of: Choice
+) -> dict[int, list[PostbackRecord]]:
+    rows = connection.execute(_POSTBACKS, {"ids": conversion_ids}).all()
     archived = read_archived(connection, {row.id: row.archived + row.archived_checks for row in rows})
-    attempts = _attempts(connection, [row.id for row in rows], hops_of, archived)
+    attempts = _attempts(connection, {row.id: row.conversion_id for row in rows}, hops_of, archived)
     checks = _checks(connection, [row.id for row in rows], archived)
-    return tuple(
-        PostbackRecord(
-            id=row.id,
-            conversion_id=row.conversion_id,
-            version=DestinationVersion(
-                row.version_id, row.version_number, Contract.model_validate(row.contract)
-            ),
-            state=State(row.state),
-            release_at=row.release_at,
-            due_at=None if row.by_hand else row.due_at,
-            by_hand=row.by_hand,
-            first_attempt_at=row.first_attempt_at,
-            expires_at=row.expires_at,
-            settled_at=row.settled_at,
-            attempts_made=row.attempts,
-            void_reason=row.void_reason,
-            reason=row.reason,
-            duplicate_of=row.duplicate_of,
-            attempts=tuple(attempts[row.id]),
-            adjustment=row.adjustment,
-            adjusts=row.adjusts,
-            adjustments=row.adjustments,
-            overtaken=row.overtaken,
-            reported=row.reported,
-            retracted_at=row.retracted_at,
-            lost=row.lost,
-            lost_at=row.lost_at,
-            counted_by=row.counted_by,
-            counted_at=row.counted_at,
-            let_go_at=row.let_go_at,
-            checks=tuple(checks[row.id]),
-            run_id=row.run_id,
-            budget_from=row.budget_from,
-            falls_back=None if row.falls_back is None else State(row.falls_back),
-            settled_by=row.settled_by,
-            parked=row.parked and row.due_at is not None,
-            unreadable=tuple(
-                f"archive {gap.file} {gap.why}"
-                for gap in archived.gaps
-                if row.archived + row.archived_checks and gap.first_postback <= row.id <= gap.last_postback
-            ),
+    # Many share a version, and a contract is long.
+    versions = {
+        row.id: DestinationVersion(row.id, row.number, Contract.model_validate(row.contract))
+        for row in connection.execute(_VERSIONS, {"ids": list({row.version_id for row in rows})})
+    }
+    found: dict[int, list[PostbackRecord]] = defaultdict(list)
+    for row in rows:
+        found[row.conversion_id].append(
+            PostbackRecord(
+                id=row.id,
+                conversion_id=row.conversion_id,
+                version=versions[row.version_id],
+                state=State(row.state),
+                release_at=row.release_at,
+                due_at=None if row.by_hand else row.due_at,
+                by_hand=row.by_hand,
+                first_attempt_at=row.first_attempt_at,
+                expires_at=row.expires_at,
+                settled_at=row.settled_at,
+                attempts_made=row.attempts,
+                void_reason=row.void_reason,
+                reason=row.reason,
+                duplicate_of=row.duplicate_of,
+                attempts=tuple(attempts[row.id]),
+                adjustment=row.adjustment,
+                adjusts=row.adjusts,
+                adjustments=row.adjustments,
+                overtaken=row.overtaken,
+                reported=row.reported,
+                retracted_at=row.retracted_at,
+                lost=row.lost,
+                lost_at=row.lost_at,
+                counted_by=row.counted_by,
+                counted_at=row.counted_at,
+                let_go_at=row.let_go_at,
+                checks=tuple(checks[row.id]),
+                run_id=row.run_id,
+                budget_from=row.budget_from,
+                falls_back=None if row.falls_back is None else State(row.falls_back),
+                settled_by=row.settled_by,
+                parked=row.parked and row.due_at is not None,
+                unreadable=tuple(
+                    f"archive {gap.file} {gap.why}"
+                    for gap in archived.gaps
+                    if row.archived + row.archived_checks
+                    and gap.first_postback <= row.id <= gap.last_postback
+                ),
+            )
         )
-        for row in rows
-    )
+    return found
 
 
 def _attempts(
-    connection: Connection, postback_ids: list[int], hops_of: Choice, archived: Archived
+    connection: Connection, conversion_of: Mapping[int, int], hops_of: Choice, archived: Archived
 ) -> dict[int, list[AttemptRecord]]:
+    """By postback; ``conversion_of`` says whose each postback is."""
     found: dict[int, list[AttemptRecord]] = defaultdict(list)
-    rows: list[Any] = list(connection.execute(_ATTEMPTS, {"ids": postback_ids})) if postback_ids else []
+    rows: list[Any] = (
+        list(connection.execute(_ATTEMPTS, {"ids": list(conversion_of)})) if conversion_of else []
+    )
     there = {row.attempt_id for row in rows}
     rows += [row for row in _archived_attempts(archived) if row.attempt_id not in there]
     rows.sort(key=lambda row: (row.of_postback, row.of_number, row.attempt_id))
-    chosen = frozenset(hops_of(sorted(row.attempt_id for row in rows)))
+    made: dict[int, list[int]] = defaultdict(list)
+    for row in rows:
+        made[conversion_of[row.of_postback]].append(row.attempt_id)
+    chosen = frozenset(number for ids in made.values() for number in hops_of(sorted(ids)))
     hops = _hops(connection, [row for row in rows if row.attempt_id in chosen], archived)
     for row in rows:
         found[row.of_postback].append(

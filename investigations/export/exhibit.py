@@ -71,6 +71,8 @@ def narrowed(life: Life, narrowing: Narrowing) -> Life:
         ),
         repeats=(),
         acts=() if narrowing.network else tuple(each for each in life.acts if each.postback_id in ids),
+        redone=() if narrowing.network else tuple(each for each in life.redone if each.postback_id in ids),
+        stops={} if narrowing.network else {name: stop for name, stop in life.stops.items() if name in names},
     )
 
 

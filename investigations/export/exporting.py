@@ -14,7 +14,7 @@ from sqlalchemy import Engine
 
 from infra.settings import load_settings
 from infra.store import audit
-from infra.store.evidence import read_life
+from infra.store.evidence import read_lives
 from infra.store.firing import database_now
 from infra.store.records import Life
 from investigations.export.bundle import write_bundle
@@ -40,10 +40,8 @@ class Export:
         """How much it would be; exchanges are not read for it."""
         totals = Totals()
         with progress(len(self.chosen.conversions), "counting") as step:
-            for number in sorted(self.chosen.conversions):
-                life = read_life(self.engine, number, hops_of=lambda _: ())
-                if life is not None:
-                    totals.add(narrowed(life, self.handing.narrowing))
+            for life in read_lives(self.engine, sorted(self.chosen.conversions), hops_of=lambda _: ()):
+                totals.add(narrowed(life, self.handing.narrowing))
                 step()
         return totals
 

@@ -9,7 +9,7 @@ from zoneinfo import ZoneInfo
 
 from sqlalchemy import Engine
 
-from infra.store.evidence import read_life
+from infra.store.evidence import read_lives
 from infra.store.records import Life
 from investigations.export.exhibit import EVERYTHING, Narrowing, narrowed
 from investigations.masking import mask_life
@@ -57,13 +57,13 @@ class Reading:
 
     def lives(self, conversion_ids: Iterable[int]) -> Iterator[Life]:
         """What is handed over of each conversion, by ascending id, each once; masked where it is to be."""
-        for number in sorted(set(conversion_ids)):
-            life = read_life(self.engine, number)
-            if life is None:
-                self.missing.append(number)
-                continue
+        wanted = sorted(set(conversion_ids))
+        found = set()
+        for life in read_lives(self.engine, wanted):
+            found.add(life.conversion.id)
             shown = narrowed(_as_of(life, self.made_at), self.handing.narrowing)
             yield mask_life(shown) if self.handing.mask_click_ids else shown
+        self.missing += [number for number in wanted if number not in found]
 
 
 def _as_of(life: Life, instant: datetime) -> Life:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from typing import Any
 
-_WRITTEN_OUT = str.maketrans({char: f"\\u{ord(char):04x}" for char in "<>&\x7f"})
+_WRITTEN_OUT = {char: f"\\u{ord(char):04x}" for char in "<>&\x7f"}
 
 
 def inert_json(value: Any) -> str:
@@ -14,6 +14,7 @@ def inert_json(value: Any) -> str:
     No escape sequence steers a terminal, no mark turns text round, and ``</script>`` ends nothing. The value is the same.
     """
     # These characters stand in strings only, never in JSON's own grammar.
-    return json.dumps(value, ensure_ascii=True, allow_nan=False, separators=(",", ":")).translate(
-        _WRITTEN_OUT
-    )
+    text = json.dumps(value, ensure_ascii=True, allow_nan=False, separators=(",", ":"))
+    for char, written in _WRITTEN_OUT.items():
+        text = text.replace(char, written)
+    return text

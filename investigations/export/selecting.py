@@ -9,7 +9,7 @@ from sqlalchemy import Engine
 
 from infra.filters import AskingError
 from infra.store import search
-from infra.store.evidence import read_life
+from infra.store.evidence import read_lives
 from infra.store.search import Criteria
 from investigations.export.exhibit import Narrowing, narrowed
 from investigations.lookup import by_id, conversion_of
@@ -83,9 +83,7 @@ def for_one_network(selection: Selection) -> tuple[Selection, str]:
 
 
 def _networks(engine: Engine, conversions: Iterable[int], narrowing: Narrowing) -> frozenset[str]:
-    found = set()
-    for number in conversions:
-        life = read_life(engine, number, hops_of=lambda _: ())
-        if life is not None:
-            found |= {each.version.contract.network.slug for each in narrowed(life, narrowing).postbacks}
-    return frozenset(found)
+    lives = read_lives(engine, conversions, hops_of=lambda _: ())
+    return frozenset(
+        each.version.contract.network.slug for life in lives for each in narrowed(life, narrowing).postbacks
+    )

@@ -127,7 +127,10 @@ def _fill_month(engine: Engine, table: str, start: date, end: date) -> None:
         return
     for other in PARTITIONED:
         if other not in _EVIDENCE:
-            _run(engine, f"CREATE TABLE IF NOT EXISTS {other}_{start:%Y_%m} PARTITION OF {other} FOR VALUES FROM ('{start}') TO ('{end}')")
+            _run(
+                engine,
+                f"CREATE TABLE IF NOT EXISTS {other}_{start:%Y_%m} PARTITION OF {other} FOR VALUES FROM ('{start}') TO ('{end}')",
+            )
 
 
 def _steps(size: Size) -> dict[str, str]:

@@ -8,7 +8,7 @@ from datetime import timedelta
 from hashlib import sha256
 from typing import Any
 
-from sqlalchemy import Engine
+from sqlalchemy import Engine, text
 
 from schemas.exchange import Failure, FailureKind, Hop
 from schemas.lifecycle import State
@@ -165,3 +165,49 @@ def _posted() -> Hop:
 
 _EXHIBITS = _exhibits()
 KINDS = tuple(_EXHIBITS)
+
+
+def many(engine: Engine, count: int, body: bytes) -> list[int]:
+    """Copies of the plain conversion with its attempt, each answered with ``body``; returns their ids.
+
+    Written straight into the tables: what is measured is reading.
+    """
+    first = 1_000_000
+    with engine.begin() as connection:
+        connection.execute(text("SET LOCAL session_replication_role = replica"))
+        query = text("""
+            SELECT c.id AS conversions, p.id AS postbacks, a.id AS attempts FROM conversions c
+            JOIN postbacks p ON p.conversion_id = c.id JOIN attempts a ON a.postback_id = p.id
+            WHERE c.event_id = 'plain'""")
+        plain = connection.execute(query).one()
+        name = f"to_jsonb('many-' || ({first} + g))"
+        event = f"jsonb_set(jsonb_set(t.event::jsonb, '{{event_id}}', {name}), '{{order_id}}', {name})"
+        number = f"{first} + g"
+        other = {
+            "conversions": {"id": number, "event_id": f"'many-' || ({number})", "event": event},
+            "postbacks": {
+                "id": number,
+                "conversion_id": number,
+                "attempt_id": number,
+                "dedupe_key": "decode(md5(g::text), 'hex')",
+            },
+            "attempts": {"id": number, "postback_id": number},
+            "hops": {"attempt_id": number, "body": ":body", "body_length": str(len(body))},
+        }
+        for table, values in other.items():
+            columns = connection.execute(
+                text(
+                    "SELECT column_name FROM information_schema.columns WHERE table_name = :table AND is_generated = 'NEVER'"
+                ),
+                {"table": table},
+            ).scalars()
+            named = {column: values.get(column, f"t.{column}") for column in columns}
+            key = "attempt_id" if table == "hops" else "id"
+            copied = f"""
+                INSERT INTO {table} ({", ".join(named)}) OVERRIDING SYSTEM VALUE
+                SELECT {", ".join(named.values())} FROM {table} t, generate_series(1, {count}) g
+                WHERE t.{key} = {plain.attempts if table == "hops" else getattr(plain, table)}"""
+            connection.execute(text(copied), {"body": body} if table == "hops" else {})
+    with engine.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
+        connection.execute(text("ANALYZE"))
+    return list(range(first + 1, first + count + 1))

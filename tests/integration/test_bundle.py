@@ -6,11 +6,14 @@ import csv
 import hashlib
 import io
 import json
+import random
 import re
 import shutil
 import stat
 import struct
 import subprocess
+import tempfile
+import tracemalloc
 import zipfile
 from collections.abc import Callable
 from dataclasses import replace
@@ -23,6 +26,7 @@ from sqlalchemy import Engine, text
 
 from infra.catalogue import load_catalogue
 from infra.settings import load_settings
+from infra.store import evidence
 from infra.store.records import Life
 from investigations.export import bundle as module
 from investigations.export.bundle import BadNameError, write_bundle
@@ -42,7 +46,7 @@ from investigations.export.verifying import Verification, verify_bundle
 from investigations.masking import mask_life
 from schemas.click_mask import mask_click_id
 from schemas.support import FIELDS, USUAL_FIELDS
-from tests.integration.exhibits import set_out, set_traps
+from tests.integration.exhibits import many, set_out, set_traps
 from tests.integration.hostile import HOSTILE, spawns, steers
 from tests.integration.scenes import TOKEN, Scene, conversion, hop
 
@@ -627,3 +631,24 @@ def test_a_bundle_is_dated_by_the_database(scene: Scene, signer: Signer) -> None
     manifest = write_bundle(scene.engine, [], io.BytesIO(), signer=signer, about="")
     assert abs(manifest.made_at - datetime.now(UTC)) < timedelta(minutes=5)
     assert manifest.counts["conversions"] == 0
+
+
+def test_memory_does_not_grow_with_what_is_handed_over(
+    scene: Scene, signer: Signer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Five times as much evidence, hardly more memory: a bundle is written as it is read."""
+    monkeypatch.setattr(evidence, "BATCH", 10)
+    numbers = many(scene.engine, 150, random.Random(1).randbytes(16_000))
+
+    def peak(count: int) -> tuple[int, int]:
+        tracemalloc.start()
+        with tempfile.TemporaryFile() as target:
+            manifest = write_bundle(scene.engine, numbers[:count], target, signer=signer, about="")
+        _, most = tracemalloc.get_traced_memory()
+        tracemalloc.stop()
+        return most, sum(record.size for record in manifest.files.values())
+
+    peak(10)  # what is loaded and remembered once
+    small, large = peak(30), peak(150)
+    assert large[1] - small[1] > 8_000_000
+    assert large[0] - small[0] < 2_000_000
