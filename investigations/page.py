@@ -55,7 +55,22 @@ def show(lines: Iterable[Text]) -> None:
 
 def print_json(values: Iterable[dict[str, Any]]) -> None:
     for value in values:
-        sys.stdout.write(orjson.dumps(value).decode() + "\n")
+        sys.stdout.write(_inert(orjson.dumps(value).decode()) + "\n")
+
+
+def _inert(text: str) -> str:
+    r"""JSON in which what could steer a terminal, or turn text round, is written as ``\uXXXX``: the value is the same."""
+    if text.isprintable():
+        return text
+    return "".join(
+        one if one.isprintable() else "".join(f"\\u{unit:04x}" for unit in _units(one)) for one in text
+    )
+
+
+def _units(one: str) -> Iterable[int]:
+    """The UTF-16 units of a character: JSON has no other way of writing it out."""
+    raw = one.encode("utf-16-be", "surrogatepass")
+    return (int.from_bytes(raw[at : at + 2]) for at in range(0, len(raw), 2))
 
 
 def say(words: str) -> None:

@@ -15,6 +15,7 @@ from infra.store import audit, reports
 from infra.store.reports import FindingRecord, ReportRecord
 from investigations.export.bundle import write_bundle
 from investigations.export.cells import csv_text
+from investigations.export.exhibit import Narrowing
 from investigations.export.handing import Handing, for_support
 from investigations.export.signing import signer_of
 from investigations.reconcile.pages import FINDING_FIELDS, amounts, bucket_name, finding_json, percent
@@ -62,7 +63,11 @@ def write_support(
     chosen = conversions[:MOST_EXCHANGES]
     about = f"{show('rp', report.id)}: discrepancies with {report.file_name}"
     handing = Handing(
-        about=about, who=who or audit.operator(), selection=f"disputed by {show('rp', report.id)}"
+        about=about,
+        who=who or audit.operator(),
+        selection=f"disputed by {show('rp', report.id)}",
+        # Whatever the network: it is told nothing of what others, or another account of ours, were sent.
+        narrowing=Narrowing(destinations=frozenset({report.destination})),
     )
     network = load_catalogue().get(report.network)
     write_bundle(

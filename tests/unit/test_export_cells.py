@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
+import json
 import unicodedata
 
 import pytest
@@ -11,6 +12,8 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from investigations.export.cells import csv_line, csv_safe, csv_text
+from investigations.export.inert import inert_json
+from investigations.page import print_json
 from tests.integration.hostile import HOSTILE, steers
 
 NUMBERS = ["0", "-1", "49.90", "-49.90", "-0.01", "1234567890123456789", "007"]
@@ -80,3 +83,15 @@ def test_any_text_is_inert_and_survives_the_reader(text: str) -> None:
 def test_a_whole_csv_has_its_header_first_and_ends_its_lines_by_the_rfc() -> None:
     whole = "".join(csv_text(["a", "b"], [["1", 'x "y", z'], ["-2", "=1"]]))
     assert whole == 'a,b\r\n1,"x ""y"", z"\r\n-2,\'=1\r\n'
+
+
+@pytest.mark.parametrize("text", HOSTILE.values(), ids=HOSTILE.keys())
+def test_hostile_text_is_inert_in_what_a_command_prints_as_json(
+    text: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Nothing steers the terminal, and a program reads what was said."""
+    print_json([{"said": text}])
+    printed = capsys.readouterr().out
+    assert steers(printed.removesuffix("\n")) == []
+    assert json.loads(printed) == {"said": text}
+    assert json.loads(inert_json({"said": text})) == {"said": text}
