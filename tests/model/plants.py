@@ -10,7 +10,17 @@ import pytest
 from sqlalchemy import text
 
 import schemas.signals
-from infra.store import correcting, firing, releasing, rulings, standings
+from infra.store import (
+    correcting,
+    doubts,
+    firing,
+    releasing,
+    replay_back,
+    replay_look,
+    replaying,
+    rulings,
+    standings,
+)
 from infra.store.naming import Case
 from schemas.ruling import Ruling
 from schemas.signals import RefundSignal
@@ -126,7 +136,78 @@ def _corrects_too_soon(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(correcting, "look_again", wrong)
 
 
+def _decides_on(
+    change: Callable[[Any], Any], *, force: bool | None = None
+) -> Callable[[pytest.MonkeyPatch], None]:
+    """Whether a postback fires again is decided on something else than what it is."""
+    right = replay_look.decide
+
+    def wrong(postback: Any, now: Any, **asked: bool) -> Any:
+        return right(change(postback), now, force=asked["force"] if force is None else force)
+
+    return lambda patch: patch.setattr(replay_look, "decide", wrong)
+
+
+def _replay_gives_its_key_away(patch: pytest.MonkeyPatch) -> None:
+    move = replaying._move
+
+    def wrong(connection: Any, run: Any, moved: Any, dues: Any) -> None:
+        move(connection, run, moved, dues)
+        ids = [each.row.id for each in moved]
+        connection.execute(text("DELETE FROM dedupe_keys WHERE postback_id = ANY(:ids)"), {"ids": ids})
+
+    patch.setattr(replaying, "_move", wrong)
+
+
 PLANTS = [
+    Plant(
+        "a replay does not ask whether its conversion was taken back",
+        _decides_on(lambda postback: replace(postback, taken_back=None)),
+    ),
+    Plant(
+        "a replay is forced though nobody said so",
+        _decides_on(lambda postback: postback, force=True),
+        at="credit",
+    ),
+    Plant("a replay gives its dedupe key away", _replay_gives_its_key_away, at="silent"),
+    _text(
+        "a replay has only what is left of the first budget",
+        replaying,
+        "_MOVE",
+        "budget_from = p.attempts",
+        "budget_from = p.budget_from",
+        at="atonce",
+    ),
+    _text(
+        "what was delivered and is fired again is forgotten to have been",
+        replaying,
+        "_MOVE",
+        "falls_back = r.falls_back",
+        "falls_back = NULL",
+    ),
+    _text(
+        "a signal voids what was delivered and is fired again",
+        rulings,
+        "READ",
+        "first_attempt_at, falls_back",
+        "first_attempt_at, NULL AS falls_back",
+    ),
+    _text(
+        "what a stopped run puts back has lost its budget",
+        replay_back,
+        "_PUT_BACK",
+        "(r.before->>'budget_from')::smallint",
+        "p.attempts",
+        at="atonce",
+    ),
+    _text(
+        "what was not counted keeps its place",
+        doubts,
+        "_NOT_COUNTED",
+        "freed = adjusts IS NULL",
+        "freed = false",
+        at="credit",
+    ),
     Plant("a void beats an attempt on the wire", _void_wins_over_the_wire),
     _text(
         "the gate lets through what was voided",
