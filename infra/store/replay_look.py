@@ -28,8 +28,10 @@ ERASED: Decision = Refused("it was erased at a person's request: what it reporte
 
 # In the order of ids that all keep to: what a correction corrects before it, and each before its own corrections.
 LOCK = text("""
-    SELECT id FROM postbacks WHERE id = ANY(:ids) OR adjusts = ANY(:ids)
-        OR id = ANY(ARRAY(SELECT adjusts FROM postbacks WHERE id = ANY(:ids) AND adjusts IS NOT NULL))
+    SELECT id FROM postbacks WHERE id = ANY(ARRAY(
+        SELECT unnest(CAST(:ids AS bigint[]))
+        UNION SELECT id FROM postbacks WHERE adjusts = ANY(:ids)
+        UNION SELECT adjusts FROM postbacks WHERE id = ANY(:ids) AND adjusts IS NOT NULL))
     ORDER BY id FOR UPDATE""")
 
 _READ = """

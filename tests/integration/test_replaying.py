@@ -330,7 +330,9 @@ def test_two_runs_over_the_same_postbacks_fire_each_once(ground: Ground, sink: S
             while replaying.advance(ground.engine, number, batch=batch).ended_at is None:
                 pass
 
-        replaying.advance(ground.engine, numbers[0], batch=20)  # a start that the other one has to make up for
+        replaying.advance(
+            ground.engine, numbers[0], batch=20
+        )  # a start that the other one has to make up for
         with ThreadPoolExecutor(4) as threads:
             for done in [threads.submit(go_on, numbers[n % 2], (3, 50)[n % 2]) for n in range(4)]:
                 done.result(60)

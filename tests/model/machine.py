@@ -402,10 +402,11 @@ class Machine(RuleBasedStateMachine):
         verdict=st.sampled_from(("unknown", "rejected", "retry")),
         times=st.sampled_from((1, 3)),
         force=st.sampled_from((None, False, True, True)),
-        stopped=st.sampled_from((False, False, True)),
+        then=st.sampled_from(("", "", "refund", "refund late", "stop")),
     )
-    def fire_in_vain(self, verdict: str, times: int, force: bool | None, stopped: bool) -> None:
-        """Everything due is answered badly or not at all; a person fires again what ended by that, and may stop it."""
+    def fire_in_vain(self, verdict: str, times: int, force: bool | None, then: str) -> None:
+        """Everything due is answered badly or not at all; a person fires again what ended by that. A refund comes before
+        or after, or the person thinks better of it."""
         for _ in range(times):
             if self.world.due():
                 self.send()
@@ -415,10 +416,15 @@ class Machine(RuleBasedStateMachine):
                 self._pass(40)
         failed = [each for each in self.world.postbacks if each.state in ("dead", "rejected", "in_doubt")]
         if force is not None and failed:
+            event_id = failed[-1].conversion.event_id
+            if then == "refund":
+                self._say("refund", "", event_id)
             self.agrees()
             self._replay(failed[-1], force=force)
-            if stopped:
-                self.agrees()
+            self.agrees()
+            if then == "refund late":
+                self._say("refund", "", event_id)
+            elif then == "stop":
                 self._stop(self.runs.pop())
 
     @precondition(lambda self: any(each.state in ENDED for each in self.world.postbacks))

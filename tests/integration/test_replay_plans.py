@@ -1,0 +1,116 @@
+"""A run's batch costs the same however much there is beside it: every statement that it takes finds its rows by an index."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from sqlalchemy import Engine, text
+
+from infra.store import replaying
+from infra.store.by_hand import Selection, Signature
+from infra.store.doubts import settle_by_hand
+from infra.store.replay_back import stop
+from infra.store.replay_look import Options
+from infra.store.search import Criteria
+from schemas.lifecycle import State
+from schemas.replaying import Said
+from tests.integration.ground import Ground, cleared, contract, generic_url
+from tests.integration.test_signal_plans import plans
+
+THERE = 60_000
+LARGE = {"conversions", "postbacks", "dedupe_keys", "replays", "audit", "intents"}
+ANNA = Signature("anna", "the network is back")
+DEAD = Selection(Criteria(states=(State.DEAD,)))
+
+
+@pytest.fixture(scope="module")
+def ground(engine: Engine) -> Ground:
+    """Of sixty thousand postbacks every tenth is dead and another a correction; another run has looked at all of them."""
+    ground = cleared(engine)
+    ground.apply(contract("d", generic_url("http://127.0.0.1:9"), rules={"sub_id": True}))
+    ground.run(
+        """
+        WITH made AS (
+            INSERT INTO conversions (source, event_id, name, order_id, click_ids, occurred_at, value, net_value,
+                currency, routed, event)
+            SELECT 'shop', 'e' || n, 'purchase', 'o' || n, '{}', now(), 49.90, 49.90, 'EUR', 1, json_build_object(
+                'version', 1, 'type', 'conversion', 'event_id', 'e' || n, 'source', 'shop', 'name', 'purchase',
+                'occurred_at', now(), 'order_id', 'o' || n, 'value', '49.90', 'currency', 'EUR',
+                'click_ids', json_build_object('generic', 't' || n))
+            FROM generate_series(1, :n) n RETURNING id),
+        keys AS (INSERT INTO dedupe_keys SELECT decode(md5(id::text), 'hex'), id FROM made)
+        INSERT INTO postbacks (conversion_id, version_id, state, release_at, due_at, attempts, settled_at, adjusts,
+            adjustment)
+        SELECT id, (SELECT max(id) FROM destination_versions), CASE WHEN id % 10 = 0 THEN 'dead' ELSE 'held' END,
+            now(), CASE WHEN id % 10 = 0 THEN NULL ELSE now() + interval '9 days' END,
+            CASE WHEN id % 10 = 0 THEN 1 ELSE 0 END, CASE WHEN id % 10 = 0 THEN now() END,
+            CASE WHEN id % 10 = 3 THEN id - 1 END, CASE WHEN id % 10 = 3 THEN 'retraction' END FROM made""",
+        n=THERE,
+    )
+    ground.run(
+        """
+        INSERT INTO replay_runs (who, reason, selection, forced, with_current_version, per_second, matching, last_id)
+        VALUES ('bob', 'before', '{"criteria": {}}', false, false, 10, 0, 0)"""
+    )
+    ground.run(
+        """INSERT INTO replays (run_id, postback_id, from_state, refused)
+        SELECT 1, n, 'held', 'it waits' FROM generate_series(1, :n) n""",
+        n=THERE,
+    )
+    ground.run(
+        """INSERT INTO audit (who, action, detail, postback_id)
+        SELECT 'bob', 'postback.void', '{}', n FROM generate_series(1, :n) n""",
+        n=THERE,
+    )
+    with engine.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
+        connection.execute(text("VACUUM ANALYZE"))
+    return ground
+
+
+def whole(plan: dict[str, Any]) -> list[str]:
+    """Large tables that a plan reads from end to end, by row or by a whole index."""
+    node = plan["Node Type"]
+    if node == "Limit" and plan["Plan Rows"] == 1:  # the newest there is, off the index's end
+        return []
+    found = [scan for child in plan.get("Plans", []) for scan in whole(child)]
+    end_to_end = node == "Seq Scan" or (node.startswith("Index") and "Index Cond" not in plan)
+    if end_to_end and plan.get("Relation Name") in LARGE:
+        found.append(f"{node} on {plan['Relation Name']}")
+    return found
+
+
+def scanned(found: dict[str, Any]) -> list[tuple[str, str]]:
+    assert len(found) > 3
+    return [
+        (table, " ".join(statement.split())[:300])
+        for statement, plan in found.items()
+        for table in whole(plan)
+    ]
+
+
+def test_a_batch_finds_its_rows_by_an_index(ground: Ground, engine: Engine) -> None:
+    """Moved and put back, with their keys, their audit and what an earlier run brought them to."""
+    number = replaying.begin(engine, DEAD, Options(), ANNA)
+    with plans(engine) as found:
+        replaying.advance(engine, number, batch=100)
+        record = replaying.advance(engine, number, batch=100)
+    assert record.moved == 200
+    assert scanned(found) == []
+    with plans(engine) as found:
+        assert stop(engine, number, ANNA) == 200
+    assert scanned(found) == []
+
+
+def test_one_postback_is_found_by_an_index(ground: Ground, engine: Engine) -> None:
+    """The dry run of one, of an order and of a conversion, and one settled by hand."""
+    ground.run("UPDATE postbacks SET state = 'in_doubt' WHERE id = 59990")
+    with plans(engine) as found:
+        for selection in (
+            Selection(Criteria(), postback_id=10),
+            Selection(Criteria(), conversion_id=10),
+            Selection(Criteria(order_id="o10")),
+        ):
+            assert replaying.plan(engine, selection).matching == 1
+        settle_by_hand(engine, [59_990], Said.NOT_COUNTED, ANNA)
+    assert scanned(found) == []
