@@ -56,6 +56,8 @@ class Postback:
     """Whether nobody but a hand releases it."""
     let_go: bool = False
     """Whether it was released by hand before."""
+    stopped: bool = False
+    """Whether its destination is paused, or its breaker is open."""
     falls_back: State | None = None
     """What it is again, if a person fired it again and that comes to nothing."""
 
@@ -189,7 +191,8 @@ def _release(postback: Postback, now: datetime) -> Decision:
         )
     if postback.let_go and not postback.waits_for_hand and postback.release_at <= now:
         return Refused("it was released by hand before: it fires as soon as its destination takes it")
-    return Moved(State.HELD, min(postback.release_at, now), "it is due and fires with the next tick")
+    when = "once its destination goes on" if postback.stopped else "with the next tick"
+    return Moved(State.HELD, min(postback.release_at, now), f"it is due and fires {when}")
 
 
 def _at(instant: datetime) -> str:

@@ -14,7 +14,6 @@ from dataclasses import dataclass
 
 import structlog
 from sqlalchemy import Engine
-from sqlalchemy.exc import SQLAlchemyError
 
 from infra.store import breaking
 from infra.store.breaking import Outcomes
@@ -56,7 +55,8 @@ class Pulse:
             self._refresh()
             for version_id, settled in by_version.items():
                 self._feel(self._contract(version_id), settled)
-        except SQLAlchemyError as error:
+        except Exception as error:
+            # The thread that settles must not end over it. The error's own text may quote values.
             log.error("pulse.not_told", attempts=len(attempts), error=type(error).__name__)
 
     def _refresh(self) -> None:

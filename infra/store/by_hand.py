@@ -15,6 +15,7 @@ from infra.store.causes import OF_CAUSE
 from infra.store.destinations import read_version
 from infra.store.rulings import VOIDABLE_SQL, promote_duplicates
 from infra.store.search import Criteria, postback_conditions
+from infra.store.stopping import STOPPED_VERSIONS
 from infra.store.transactions import retried
 from schemas.by_hand import Act, Decision, Errand, Moved, Postback, decide
 from schemas.lifecycle import State
@@ -149,7 +150,8 @@ def _look(  # noqa: PLR0913, PLR0917 — what matches, from where to where, how 
     where, values = selection.conditions()
     query = f"""
         SELECT p.id, p.conversion_id, p.state, p.attempts, p.release_at, p.expires_at, p.void_reason,
-            (p.due_at = 'infinity') IS TRUE AS waits_for_hand, p.let_go_at IS NOT NULL AS let_go, p.falls_back, now() AS now
+            (p.due_at = 'infinity') IS TRUE AS waits_for_hand, p.let_go_at IS NOT NULL AS let_go, p.falls_back,
+            now() AS now, p.version_id IN ({STOPPED_VERSIONS}) AS stopped
         {_MATCHING} {where} AND p.id > :after AND p.id <= :last ORDER BY p.id LIMIT :limit"""
     query += " FOR UPDATE OF p" if lock else ""
     return _run(connection, query, values | {"after": after, "last": last, "limit": limit})
@@ -165,6 +167,7 @@ def _answer(errand: Errand, row: Row[Any]) -> Answer:
         void_reason=row.void_reason,
         waits_for_hand=row.waits_for_hand,
         let_go=row.let_go,
+        stopped=row.stopped,
         falls_back=None if row.falls_back is None else State(row.falls_back),
     )
     return Answer(row.id, row.conversion_id, state, row.release_at, decide(errand, postback, row.now))
@@ -247,7 +250,7 @@ _EXTEND = text("""
     FROM json_to_recordset(:rows) AS r(id bigint, release_at timestamptz) WHERE p.id = r.id""")
 
 _RELEASE = text("""
-    UPDATE postbacks p SET release_at = r.release_at, due_at = now(), let_go_at = now()
+    UPDATE postbacks p SET release_at = r.release_at, due_at = least(p.due_at, now()), let_go_at = now()
     FROM json_to_recordset(:rows) AS r(id bigint, release_at timestamptz) WHERE p.id = r.id""")
 
 

@@ -49,11 +49,11 @@ _WAITING = text("""
     WHERE p.due_at = 'infinity' AND p.state = 'held' AND p.release_at <= now()
         AND v.destination = coalesce(CAST(:destination AS text), v.destination)""")
 
-# What a stopped destination keeps waiting is not late: it waits for a person, or for its network.
+# What a stopped destination keeps waiting is not late: it waits for a person, for its network, or for its own rate.
 _BACKLOG = text(f"""
     WITH stopped AS MATERIALIZED (
         SELECT v.id FROM stops s JOIN destination_versions v ON v.destination = s.destination
-        WHERE {PAUSED} OR s.breaker <> 'closed')
+        WHERE {PAUSED} OR s.breaker <> 'closed' OR s.drains_at > now())
     SELECT count(*) AS due, coalesce(extract(epoch FROM now() - min(due_at)), 0)::float AS oldest_s
     FROM postbacks WHERE ((due_at <= now() AND NOT parked) OR (due_at <= now() AND parked))
         AND state IN ('held', 'retrying') AND version_id NOT IN (SELECT id FROM stopped)""")  # noqa: S608 — literals of ours

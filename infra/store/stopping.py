@@ -65,6 +65,10 @@ class Waiting:
 PAUSED = "(s.paused_at IS NOT NULL AND (s.paused_until IS NULL OR s.paused_until > now()))"
 """Whether the row ``s`` of ``stops`` is of a destination that is paused now."""
 
+STOPPED_VERSIONS = f"""SELECT sv.id FROM stops s JOIN destination_versions sv ON sv.destination = s.destination
+    WHERE {PAUSED} OR s.breaker <> 'closed'"""  # noqa: S608 — literals of ours
+"""Versions of destinations that are stopped now."""
+
 _STOPS = text(f"""
     SELECT s.*, {PAUSED} AS paused, now() AS now FROM stops s
     WHERE {PAUSED} OR s.breaker <> 'closed' ORDER BY s.destination""")  # noqa: S608 — literals of ours

@@ -27,6 +27,7 @@ from tests.benchmarks.peers.pgqueuer_worker import PgQueuerWorkers
 from tests.benchmarks.peers.target import Target
 from tests.benchmarks.peers.tuned_celery import TunedCelery
 from tests.benchmarks.reconciling import reconciling
+from tests.benchmarks.stopping import stopping
 
 
 def firing(engines: Engines, rounds: int, scale: float) -> None:
@@ -112,6 +113,7 @@ PARTS: dict[str, Callable[[Engines, int, float], None]] = {
     "signals": holding.signals,
     "door": door,
     "lateness": holding.lateness,
+    "stopping": stopping,
     "reconciling": reconciling,
 }
 

@@ -197,9 +197,9 @@ def _claim_ms(engine: Engine) -> float:
                     WHERE id IN (SELECT id FROM postbacks WHERE state = 'held' ORDER BY id LIMIT 400)""")
         )
     started = time.perf_counter()
-    leases = releasing.claim(engine, limit=400, lease_s=15, per_lease=200)
+    claimed = releasing.claim_all(engine, limit=400, lease_s=15, per_lease=200)
     taken = (time.perf_counter() - started) * 1000
-    assert sum(len(lease.postback_ids) for lease in leases) == 400
+    assert sum(len(lease.postback_ids) for lease in claimed.leases) == 400
     with engine.begin() as connection:
         connection.execute(
             text("""UPDATE postbacks SET state = 'held', due_at = release_at, lease_token = NULL

@@ -18,11 +18,14 @@ from typer.testing import CliRunner, Result
 from infra.doctor.database import examine_ledger
 from infra.filters import AskingError
 from infra.sink import SinkThread
-from infra.store import parking, releasing
+from infra.store import by_hand, parking, releasing
+from infra.store.by_hand import Selection, Signature
 from infra.store.evidence import read_life
 from infra.store.ledger import read_ledger
+from infra.store.search import Criteria
 from infra.store.stopping import pause, resume, stops, waiting
 from investigations.next_step import next_step
+from schemas.by_hand import Act, Errand, Moved
 from schemas.lifecycle import State
 from tests.integration.ground import (
     QUICK_RETRY,
@@ -236,6 +239,24 @@ def test_signals_and_hands_move_what_is_parked_like_anything_else(
     until(lambda: (gun.fire(), ground.states().get("delivered") == 2)[1])
     assert ground.states() == {"voided": 1, "held": 1, "delivered": 2}
     assert sorted(order_of_requests(sink)) == ["e1", "e3"]
+
+
+def test_a_release_by_hand_keeps_its_place_and_says_that_it_waits(
+    ground: Ground, gun: Gun, sink: SinkThread
+) -> None:
+    """Due now, as ever, but not behind what was due after it."""
+    ground.apply(contract("d", generic_url(sink.url), limits={"concurrency": 1}))
+    take(ground, 5)
+    pause(ground.engine, "d", "anna", "stop")
+    gun.fire()
+    chosen, release = Selection(Criteria(event_id="e1")), Errand(Act.RELEASE)
+    last = by_hand.extent(ground.engine, chosen).last
+    ((answer,),) = by_hand.carry_out(ground.engine, chosen, release, Signature("ben", "by phone"), last)
+    assert isinstance(answer.decision, Moved)
+    assert answer.decision.says == "it is due and fires once its destination goes on"
+    resume(ground.engine, "d", "anna")
+    gun.fire_until_final()
+    assert order_of_requests(sink) == [f"e{number}" for number in range(5)]
 
 
 def test_a_rate_limit_holds_when_a_pause_ends(ground: Ground, gun: Gun, sink: SinkThread) -> None:
