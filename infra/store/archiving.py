@@ -16,14 +16,13 @@ import orjson
 from sqlalchemy import Connection, Engine, Row, text
 
 from infra.archives.form import TABLES, Block, Columns, Values
-from infra.archives.reading import Rows, id_of
+from infra.archives.reading import ID_COLUMNS, Rows, id_of
 from infra.archives.writing import Written
 from infra.db.engine import as_json
 from schemas.keeping import end_of, month_after
 
 WINDOW = 2000
 """Attempts looked at in one query."""
-_KEYS = {"intents": "attempt_id", "attempts": "id", "hops": "attempt_id", "checks": "id"}
 
 
 class ArchiveMismatchError(RuntimeError):
@@ -132,9 +131,9 @@ def rows(engine: Engine, month: date, ids: Sequence[int]) -> Rows:
     found: Rows = {}
     with engine.connect() as connection:
         for table in TABLES:
-            order = "attempt_id, number" if table == "hops" else _KEYS[table]
+            order = "attempt_id, number" if table == "hops" else ID_COLUMNS[table]
             query = text(
-                f"SELECT * FROM {table} WHERE {_KEYS[table]} = ANY(:ids) AND intent_at >= :start AND intent_at < :end"  # noqa: S608 — our own words
+                f"SELECT * FROM {table} WHERE {ID_COLUMNS[table]} = ANY(:ids) AND intent_at >= :start AND intent_at < :end"  # noqa: S608 — our own words
                 f" ORDER BY {order}"
             )
             result = connection.execute(query, span(month) | {"ids": list(ids)})
@@ -256,7 +255,7 @@ def remove_block(engine: Engine, part: Part, number: int, block: Block, rows: Ro
         for table in TABLES:
             ids = sorted({id_of(table, row) for row in rows[table]})
             statement = text(
-                f"DELETE FROM {table} WHERE {_KEYS[table]} = ANY(:ids) AND intent_at >= :start AND intent_at < :end"  # noqa: S608 — our own words
+                f"DELETE FROM {table} WHERE {ID_COLUMNS[table]} = ANY(:ids) AND intent_at >= :start AND intent_at < :end"  # noqa: S608 — our own words
             )
             gone = connection.execute(statement, span(part.month) | {"ids": ids}).rowcount if ids else 0
             if gone != block.rows[table]:

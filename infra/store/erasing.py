@@ -14,6 +14,7 @@ from typing import Any
 import orjson
 from sqlalchemy import Connection, Engine, text
 
+from infra.archives.reading import ID_COLUMNS
 from infra.db.engine import as_json
 from infra.store import audit, correcting
 from infra.store.destinations import read_version
@@ -195,11 +196,8 @@ def _void(connection: Connection, reach: Reach) -> None:
     correcting.look_again(connection, originals, lambda number: read_version(connection, number), originals)
 
 
-_KEYS = {"intents": "attempt_id", "attempts": "id", "hops": "attempt_id", "checks": "id"}
-
-
 def _bare_evidence(connection: Connection, reach: Reach) -> None:
-    for table, key in _KEYS.items():
+    for table, key in ID_COLUMNS.items():
         query = text(f"SELECT * FROM {table} WHERE {key} = ANY(:ids)")  # noqa: S608 — one of ours
         for row in connection.execute(query, {"ids": reach.attempts}).all():
             values = dict(row._mapping)
