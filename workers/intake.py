@@ -8,6 +8,7 @@ from datetime import datetime
 import structlog
 from sqlalchemy import Engine
 
+from infra.erasure_key import ErasureKeyError
 from infra.store import intake as store
 from infra.store.destinations import Destinations
 from infra.store.intake import IntakeResult, Refused, Taken
@@ -29,7 +30,7 @@ def take_message(
     try:
         result = store.commit_message(engine, message_id, taken, refused, destinations)
     except Exception as error:
-        if is_away(error):
+        if is_away(error) or isinstance(error, ErasureKeyError):
             raise
         log.error("message.not_committed", message_id=message_id, error=_said(error))
         result = _one_by_one(engine, message_id, taken, refused, destinations)

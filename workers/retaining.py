@@ -6,6 +6,7 @@ the tables only after that.
 
 from __future__ import annotations
 
+import os
 import time
 from collections import defaultdict
 from collections.abc import Callable, Iterator
@@ -57,9 +58,29 @@ class Retained:
     took_s: float = 0.0
 
 
+class ArchiveFolderError(OSError):
+    """Archives cannot be written where they should be: why, and what to do."""
+
+
+def _check_folder(folder: Path) -> None:
+    """Before anything is looked at: evidence leaves only for a folder that can be written to."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+    except OSError as error:
+        reason = error.strerror or type(error).__name__
+    else:
+        if os.access(folder, os.W_OK | os.X_OK):
+            return
+        reason = "this user may not write to it"
+    raise ArchiveFolderError(
+        f"{folder} cannot hold archives: {reason}; make it writable, or name another as archive_dir"
+    )
+
+
 def retain(engine: Engine, policy: Policy, folder: Path, progress: Progress = lambda _: None) -> Retained:
     """Do all that the policy asks for. Raises KeepingElsewhereError; and whatever stops it, with all done so far kept."""
     started, done = time.monotonic(), Retained()
+    _check_folder(folder)
     with alone(engine):
         refresh(engine)
         now = database_now(engine)

@@ -13,7 +13,7 @@ import orjson
 from sqlalchemy import Connection, Engine, text
 
 from infra.db.engine import copy_rows, copy_text, copy_value
-from infra.store import report_gathering
+from infra.store import report_gathering, tombstones
 from infra.store.reports import ReportRecord, report_of
 from schemas.money import plain
 from schemas.reconciling.findings import Bucket, Finding
@@ -112,6 +112,7 @@ _ROW_COLUMNS = (
 def write_rows(connection: Connection, report_id: int, rows: Sequence[ReadRow]) -> None:
     """Append rows; committed when this returns, so that no transaction stays open for a whole report."""
     number = str(report_id)
+    rows = tombstones.of_report(connection, rows)
     copy_rows(
         connection,
         "report_rows",

@@ -30,6 +30,7 @@ from schemas.erasing import (
     unpacked,
     without_events,
 )
+from schemas.reconciling.rows import ReadRow
 
 ERASURE_LOCK = 0x45726173  # "Eras": letting in shares it, an erasure holds it alone
 
@@ -181,6 +182,31 @@ _PLAIN = frozenset({"host", "content-type", "user-agent", "accept"})
 
 def _header(arrival: Arrival, name: str) -> str:
     return next((value for key, value in arrival.headers if key.lower() == name), "")
+
+
+def of_report(connection: Connection, rows: Sequence[ReadRow]) -> Sequence[ReadRow]:
+    """Rows of a network's report without what was erased here: by its order id's new name it still finds ours."""
+    if not share_lock(connection):
+        return rows
+    key, gone = key_in_use(connection), buried(connection, [_names_of_row(row) for row in rows])
+    assert key is not None
+    return [
+        replace(
+            row,
+            order_id=None if row.order_id is None else pseudonym(key, "order", row.order_id),
+            click_id=None if row.click_id is None else pseudonym(key, "click", row.click_id),
+            raw=ERASED,
+            problem=None if row.problem is None else ERASED,
+        )
+        if is_gone
+        else row
+        for row, is_gone in zip(rows, gone, strict=True)
+    ]
+
+
+def _names_of_row(row: ReadRow) -> Names:
+    fields: tuple[tuple[Kind, str | None], ...] = (("order", row.order_id), ("click", row.click_id))
+    return frozenset((kind, value) for kind, value in fields if value is not None)
 
 
 def told(engine: Engine, kind: Kind, value: str) -> Erasure | None:

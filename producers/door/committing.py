@@ -13,6 +13,7 @@ from dataclasses import dataclass
 import structlog
 from sqlalchemy import Engine
 
+from infra.erasure_key import ErasureKeyError
 from infra.store import inbox
 from infra.store.transactions import is_away
 from producers.door.metrics import Metrics
@@ -110,7 +111,13 @@ class Committer:
 
     def _commit_apart(self, group: list[_Waiting], error: Exception) -> None:
         """One request that cannot be stored must not refuse the others; a database that is away refuses all."""
-        if is_away(error):
+        if isinstance(error, ErasureKeyError):
+            log.error("requests.not_committed", count=len(group), error=str(error))
+            _answer(
+                group,
+                [unavailable("its erasure key is missing. Nothing was taken; send it again")] * len(group),
+            )
+        elif is_away(error):
             log.error("requests.not_committed", count=len(group), error=type(error).__name__)
             refused = unavailable("the database does not answer. Nothing was taken; send it again")
             _answer(group, [refused] * len(group))

@@ -18,6 +18,7 @@ from infra.store.destinations import Destinations
 from infra.store.erasing import NotErasableError, Order
 from infra.store.evidence import read_life
 from infra.store.ledger import read_ledger
+from infra.store.report_writing import write_rows
 from infra.store.search import Criteria
 from schemas.arrival import Arrival, Candidate, Refused
 from schemas.click import Click
@@ -26,6 +27,7 @@ from schemas.event import read_event
 from schemas.keeping import Keeping, Policy
 from schemas.lifecycle import State
 from schemas.problem import Problem
+from schemas.reconciling.rows import ReadRow
 from schemas.verdict import VerdictKind
 from tests.integration.aged import age
 from tests.integration.scenes import Scene, contract, conversion, hop, refund
@@ -345,6 +347,25 @@ def test_a_delivery_that_is_mapped_again_is_refused(scene: Scene) -> None:
     assert again.enqueued == []
     assert [each.problems[0].code for each in again.refused] == ["erased"]
     assert readable(scene.engine) == []
+
+
+def test_a_network_that_reports_it_does_not_bring_it_back_either(scene: Scene) -> None:
+    """Its row finds ours by the order's new name, and nothing else of it is kept; what was read before is cleared."""
+    rows = [
+        ReadRow(1, click_id=CLICK, order_id=ORDER, value="49.90", raw=f"{CLICK};{ORDER};49.90"),
+        ReadRow(2, order_id="order-first", raw="order-first;49.90"),
+    ]
+    with scene.engine.connect() as connection:
+        write_rows(connection, 1, rows)
+    forget(scene)
+    assert readable(scene.engine) == []
+    with scene.engine.connect() as connection:
+        write_rows(connection, 2, rows)
+    assert readable(scene.engine) == []
+    assert one(scene, "SELECT order_id FROM report_rows WHERE report_id = 2 AND line = 2") == "order-first"
+    query = "SELECT count(*) FROM report_rows r JOIN conversions c USING (order_id) WHERE report_id = 2 AND line = 1"
+    assert one(scene, query) == 1
+    scene.run("TRUNCATE report_rows")
 
 
 def test_a_new_order_of_the_same_customer_is_taken(scene: Scene) -> None:

@@ -28,7 +28,7 @@ from tests.integration.scenes import TIMED_OUT, Scene, contract, conversion, hop
 from tests.integration.test_erasing import arrival
 from tests.integration.test_retention import count, emptied, policy
 from workers import housekeeping
-from workers.retaining import foresee, retain
+from workers.retaining import ArchiveFolderError, foresee, retain
 
 ONE = """
 [destinations.push-eu]
@@ -186,6 +186,17 @@ def _as_archived(row: Any) -> dict[str, Any]:
     return {name: bytes(value) if isinstance(value, memoryview) else value for name, value in row.items()}
 
 
+def test_archives_that_cannot_be_written_are_named_before_anything_is_done(
+    scene: Scene, tmp_path: Path
+) -> None:
+    """With the folder and what to do about it."""
+    (tmp_path / "file").write_text("")
+    age(scene.engine)
+    with pytest.raises(ArchiveFolderError, match="make it writable"):
+        retain(scene.engine, policy(), tmp_path / "file")
+    assert count(scene, "attempts") == 3
+
+
 def test_an_erasure_is_looked_at_first_and_signed(scene: Scene) -> None:
     """Its reason must not name what is erased; afterwards the trail says that it was erased and by whom."""
     dry = run(scene, "erase", "--order", "order-told", "--dry-run")
@@ -202,6 +213,10 @@ def test_an_erasure_is_looked_at_first_and_signed(scene: Scene) -> None:
     assert "erased by dpo" in trail
     assert "order-told" not in trail
     assert run(scene, "transcript", "at_3").exit_code == 0
+    for form in ("har", "curl", "json", "csv", "transcript"):
+        exported = run(scene, "export", "pb_3", "--format", form)
+        assert exported.exit_code == 0, exported.output
+        assert "order-told" not in exported.output
     replayed = run(scene, "replay", "pb_3", "--dry-run")
     assert "it was erased at a person's request" in replayed.output
 
