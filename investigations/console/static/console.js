@@ -7,7 +7,7 @@ function typing(target) {
   return target instanceof HTMLElement && (target.isContentEditable || /^(INPUT|TEXTAREA|SELECT)$/.test(target.tagName));
 }
 
-// "/" to the search box, "n" on to the next page, "e" to fold or unfold everything, "?" to the keys' help.
+// "/" to the search box, "n" on to the next page, "e" to fold or unfold everything.
 document.addEventListener("keydown", (event) => {
   if (event.ctrlKey || event.metaKey || event.altKey || event.defaultPrevented) return;
   if (event.key === "Escape" && event.target instanceof HTMLInputElement && event.target.dataset.search !== undefined) {
