@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import datetime
+from itertools import zip_longest
 
 from infra.store.records import AttemptRecord, Life, PostbackRecord
 from investigations.console.scale import Scale, scale
@@ -218,21 +219,16 @@ def _attempt_mark(attempt: AttemptRecord, axis: Scale) -> Mark:
 
 def _bars(life: Life, postback: PostbackRecord, axis: Scale) -> Iterator[Bar]:
     yield from _window(life, postback, axis)
-    for attempt in postback.attempts:
+    for attempt, later in zip_longest(postback.attempts, postback.attempts[1:]):
         outcome = attempt.outcome
         ended_at = life.now if outcome is None else outcome.ended_at
         took = f"{show('at', attempt.id)} was on the wire for {span(ended_at - attempt.intent_at)}"
         yield _bar(axis, attempt.intent_at, ended_at, "wire", took)
         if outcome is not None and outcome.next_attempt_at is not None:
-            following = _next_start(postback, attempt) or postback.due_at or postback.settled_at
+            following = later.intent_at if later else postback.due_at or postback.settled_at
             if following is not None and following > ended_at:
                 waits = f"waits {span(outcome.next_attempt_at - ended_at)}, until {clock(outcome.next_attempt_at)} UTC"
                 yield _bar(axis, ended_at, following, "wait", waits)
-
-
-def _next_start(postback: PostbackRecord, attempt: AttemptRecord) -> datetime | None:
-    later = (each.intent_at for each in postback.attempts if each.number > attempt.number)
-    return min(later, default=None)
 
 
 def _window(life: Life, postback: PostbackRecord, axis: Scale) -> Iterator[Bar]:

@@ -24,7 +24,7 @@ from tests.browser.conftest import ARGUMENTS, CHROMIUM
 from tests.browser.stage import SECRET, SECRET_VARIABLE, Stage, staged
 from tests.integration.console import OPERATOR, PASSWORD, ConsoleThread
 
-README_SIZE = {"width": 1280, "height": 1240}
+README_SIZE = {"width": 1280, "height": 1222}
 
 
 def pages(stage: Stage) -> dict[str, str]:
