@@ -23,7 +23,7 @@ MOST_LINES = 2_000
 """Of a section that are aligned; what goes beyond is compared line by line, in place."""
 MOST_FIELDS = 500
 """Of a line that are aligned."""
-_MASKED = r"\[(?:secret|click(?: id)?):[0-9a-f,]+\]"
+_MASKED = r"\[(?:secret|click):[0-9a-f,]+\]"
 """One field, whatever it stands in."""
 _END = r"[\s&?;,/=\"'<>]"
 _FIELDS = re.compile(rf"{_MASKED}|{_END}|(?:(?!{_MASKED})[^\s&?;,/=\"'<>])+")

@@ -17,7 +17,7 @@ from schemas.exchange import Hop
 from schemas.redaction import writings
 
 _MASKED = r"\[secret:[0-9a-f]{8}\]"
-_HIDDEN = r"\[click(?: id)?:[0-9a-f]{8}(?:,[0-9]+)?\]"
+_HIDDEN = r"\[click:[0-9a-f]{8},[0-9]+\]"
 _SHORTEST_TOKEN = 4
 """Characters: a shorter click id would be found by chance everywhere."""
 

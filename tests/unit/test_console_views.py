@@ -191,10 +191,10 @@ def test_foreign_text_cannot_leave_its_place() -> None:
 
 
 def test_a_hidden_click_id_is_nowhere() -> None:
-    marker = Marker(frozenset({"tok-12345"}), lambda text: text.replace("tok-12345", "[click id:0a1b2c3d]"))
+    marker = Marker(frozenset({"tok-12345"}), lambda text: text.replace("tok-12345", "[click:0a1b2c3d,9]"))
     assert "tok-12345" not in marker("c=tok-12345")
-    assert '<span class="click-id" title="click id">[click id:0a1b2c3d]</span>' in marker("c=tok-12345")
-    assert marker.plain("c=tok-12345") == "c=[click id:0a1b2c3d]"
+    assert '<span class="click-id" title="click id">[click:0a1b2c3d,9]</span>' in marker("c=tok-12345")
+    assert marker.plain("c=tok-12345") == "c=[click:0a1b2c3d,9]"
 
 
 def test_a_waterfall_adds_up_to_the_whole() -> None:
