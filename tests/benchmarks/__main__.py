@@ -21,6 +21,7 @@ from tests.benchmarks.bare import BARE_MODES, measure_bare
 from tests.benchmarks.door import door
 from tests.benchmarks.holdfire import Holdfire
 from tests.benchmarks.intake import HoldfireIntake
+from tests.benchmarks.investigating import investigating
 from tests.benchmarks.keeping import keeping
 from tests.benchmarks.peers.delay_insert import DelayInsert
 from tests.benchmarks.peers.drive import Result, measure, measure_intake, table
@@ -116,6 +117,7 @@ PARTS: dict[str, Callable[[Engines, int, float], None]] = {
     "lateness": holding.lateness,
     "stopping": stopping,
     "keeping": keeping,
+    "investigating": investigating,
     "reconciling": reconciling,
 }
 

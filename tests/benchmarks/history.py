@@ -150,7 +150,7 @@ _CONVERSIONS = f"""
         json_build_object('version', 1, 'type', 'conversion', 'event_id', 'shop:order:' || 1000000 + n, 'source', source,
             'name', 'purchase', 'occurred_at', at - interval '4 seconds', 'order_id', order_id, 'value', value::text,
             'currency', 'EUR', 'click_ids', json_build_object('generic', token), 'customer_id', customer_id,
-            'params', json_build_object('basket', n % 7, 'coupon', 'AUTUMN' || n % 50))
+            'params', json_build_object('basket', CAST(n % 7 AS text), 'coupon', 'AUTUMN' || n % 50))
     FROM generate_series(1, :n) n,
         LATERAL (SELECT now() - make_interval(days => {{days}}) + n * (make_interval(days => {{days}}) / :n) AS at,
             CASE WHEN n % 100000 = 7 THEN 'import-2019' WHEN n % 100 = 3 THEN 'pos' WHEN n % 5 = 1 THEN 'app' ELSE 'shop' END AS source,
