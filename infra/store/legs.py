@@ -216,16 +216,16 @@ class Route:
 
 def route(connection: Connection, criteria: Criteria, sort: Sort) -> Route:
     """The parts of a search, in order. Which index serves is told by what is rare just now; the order never is."""
-    reached = reach(connection, criteria.since, criteria.until)
-    top = _top(connection)
     down = sort is not Sort.OLDEST
-    floor, turn = reached.floor, min(reached.turn, top)
     if (source := points(criteria)) is not None:
         ids, ended = source.read(connection, LOWEST, HIGHEST, FEW, down=True)
         if ended:
             return Route([Few(tuple(sorted(ids)), sort)])
         if sort in {Sort.NEWEST, Sort.OLDEST}:
-            return Route([ByIds(LOWEST, top, down, source)])
+            return Route([ByIds(LOWEST, _top(connection), down, source)])
+    top = _top(connection)
+    reached = reach(connection, criteria.since, criteria.until)
+    floor, turn = reached.floor, min(reached.turn, top)
     rarest = _rarest(connection, criteria, reached, turn, down=down)
     if sort in {Sort.NEWEST, Sort.OLDEST}:
         first: tuple[int, ...] = ()

@@ -13,9 +13,8 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import Connection, Engine, Row, text
+from sqlalchemy import Connection, Engine, Row
 
-from infra.db.snapshot import snapshot
 from infra.store.criteria import Criteria, postback_conditions, run
 from infra.store.cursors import ORDERS, Cursor, Key, Sort, behind, search_mark
 from infra.store.legs import Few, Leg, Window, route
@@ -104,14 +103,17 @@ def search_pages(
             return
 
 
+_BY_INDEX = "; ".join(
+    f"SET LOCAL {name} = off" for name in ("enable_seqscan", "enable_hashjoin", "enable_mergejoin", "jit")
+)
+
+
 @contextmanager
 def searching(engine: Engine) -> Iterator[Connection]:
     """A snapshot in which no plan reads a table whole, or builds a hash of one, whatever the statistics say."""
-    with snapshot(engine) as connection:
-        connection.execute(
-            text("""SELECT set_config(name, 'off', true)
-                FROM unnest(ARRAY['enable_seqscan', 'enable_hashjoin', 'enable_mergejoin', 'jit']) AS name""")
-        )
+    options: dict[str, Any] = {"isolation_level": "REPEATABLE READ", "postgresql_readonly": True}
+    with engine.connect().execution_options(**options) as connection:
+        connection.exec_driver_sql(_BY_INDEX)
         yield connection
 
 
