@@ -26,6 +26,7 @@ from infra.store.search import Criteria, Sort, search_page
 from infra.store.tallying import BATCH, count_states, tally
 from investigations.query import look_up, read_query
 from tests.benchmarks import history
+from tests.integration.console import OPERATOR, ConsoleThread, Visitor
 
 CONVERSIONS = 3_000_000
 KEEP = "HOLDFIRE_BENCH_KEEP"
@@ -55,16 +56,18 @@ def _investigate(database_url: str, size: history.Size, rounds: int) -> None:
         history.load(engine, size, lambda words: print(f"loaded {words}", flush=True))
     print(_extent(engine), flush=True)
     _count_up(engine)
-    for seed in range(rounds):
-        _round(engine, random.Random(seed))  # the same searches at every run
+    with ConsoleThread(engine) as console:
+        browser = console.signed_in(OPERATOR)
+        for seed in range(rounds):
+            _round(engine, browser, random.Random(seed))  # the same searches at every run
     engine.dispose()
 
 
-def _round(engine: Engine, draw: random.Random) -> None:
+def _round(engine: Engine, browser: Visitor, draw: random.Random) -> None:
     """Every kind, each time about something else; the slowest is in nobody's cache."""
     print(f"\n{'kind':44} {'n':>4} {'p50':>8} {'p95':>8} {'p99':>8}  bound", flush=True)
     late = []
-    for name, (bound_ms, each) in _kinds(engine, draw).items():
+    for name, (bound_ms, each) in _kinds(engine, browser, draw).items():
         whole = partly = 0
         times = []
         for measured in each:
@@ -88,7 +91,7 @@ def _round(engine: Engine, draw: random.Random) -> None:
     print(f"above their bound: {', '.join(late) or 'none'}", flush=True)
 
 
-def _kinds(engine: Engine, draw: random.Random) -> dict[str, tuple[int, list[Measured]]]:
+def _kinds(engine: Engine, browser: Visitor, draw: random.Random) -> dict[str, tuple[int, list[Measured]]]:
     ids = draw.sample(range(1, _count(engine, "SELECT max(id) FROM conversions")), EACH)
     query = "SELECT id, order_id, event_id, click_ids[1] AS token, customer_id FROM conversions WHERE id = ANY(:ids)"
     with engine.connect() as connection:
@@ -104,6 +107,9 @@ def _kinds(engine: Engine, draw: random.Random) -> dict[str, tuple[int, list[Mea
 
     def looked_up(words: str) -> Measured:
         return lambda: look_up(engine, read_query(words, now))
+
+    def visited(path: str) -> Measured:
+        return lambda: browser.get(path).raise_for_status()
 
     def second(words: str, **how: Any) -> Measured:
         after = search_page(engine, read_query(words, now).search, **how).next
@@ -144,6 +150,10 @@ def _kinds(engine: Engine, draw: random.Random) -> dict[str, tuple[int, list[Mea
         "oldest first, destination": (PAGE_MS, [typed("destination:beta-us", sort=Sort.OLDEST)] * few),
         "the page after, state:dead": (PAGE_MS, [second("state:dead")] * few),
         "the page after, by value": (PAGE_MS, [second("", sort=Sort.VALUE)] * few),
+        "conversion page, over HTTP": (LIFE_MS, [visited(f"/conversions/cv_{row.id}") for row in some]),
+        "search page by order, over HTTP": (PAGE_MS, [visited(f"/search?q=order:{row.order_id}") for row in some]),
+        "search page, state:dead, over HTTP": (PAGE_MS, [visited("/search?q=state:dead")] * few),
+        "overview page, over HTTP": (OVERVIEW_MS, [visited("/")] * few),
         "overview of 24 hours": (OVERVIEW_MS, [lambda: read_overview(engine)] * few),
         "overview of 31 days": (OVERVIEW_MS, [lambda: read_overview(engine, hours=744)] * few),
     }  # fmt: skip
