@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 from sqlalchemy import Row
 
-from tests.model.again import ENDED, FiringAgain
+from tests.model.again import FiringAgain
 from tests.model.bench import LEASE_MINUTES, Bench, Sent, value_in
 from tests.model.places import PLACES
 from tests.model.rules import (
@@ -91,8 +91,6 @@ class Machine(RuleBasedStateMachine):
         """What the networks show, by what their requests really said."""
         self.told: dict[str, str] = {}
         """The last request of each postback."""
-        self.runs: list[int] = []
-        """Of replays, as far as they may still be stopped."""
         self.named = 0
         self.story: list[str] = []
         type(self).last = self.story
@@ -266,7 +264,7 @@ class Machine(RuleBasedStateMachine):
             for postback in postbacks:
                 self.world.claim(postback, lease.token, LEASE_MINUTES)
             self.leases.append((lease.token, lease.version_id, postbacks))
-            self._tell(f"claimed under {lease.token}: {_labels(postbacks)}")
+            self._tell(f"claimed under {lease.token}: {labels(postbacks)}")
             claimed += len(postbacks)
         assert claimed == min(limit, due), f"{claimed} claimed, {due} were due"
 
@@ -283,9 +281,7 @@ class Machine(RuleBasedStateMachine):
         went = [each for each in postbacks if self.world.gate(each, token, LEASE_MINUTES)]
         sent = self.bench.gate(token, version_id, [self._id(each) for each in postbacks])
         found = {each.prepared.gated.postback_id: each for each in sent}
-        self._tell(
-            f"gate, {token}: {_labels(postbacks)}, sent {_labels([self.by_id[each] for each in found])}"
-        )
+        self._tell(f"gate, {token}: {labels(postbacks)}, sent {labels([self.by_id[each] for each in found])}")
         assert set(found) == {self._id(each) for each in went}, (
             f"sent {sorted(self.by_id[each].label for each in found)}, "
             f"should be {sorted(each.label for each in went)}"
@@ -311,7 +307,7 @@ class Machine(RuleBasedStateMachine):
     def give_back(self, which: int, minutes: int) -> None:
         """A full lane: the postbacks wait a little, no attempt is spent."""
         token, _, postbacks = self.leases.pop(which % len(self.leases))
-        self._tell(f"given back for {minutes} min, {token}: {_labels(postbacks)}")
+        self._tell(f"given back for {minutes} min, {token}: {labels(postbacks)}")
         self.bench.give_back(token, [self._id(each) for each in postbacks], minutes)
         for postback in postbacks:
             self.world.give_back(postback, token, minutes)
@@ -394,92 +390,6 @@ class Machine(RuleBasedStateMachine):
         self._tell(f"let go: {place or 'all'}")
         self.bench.let_go(place)
         self.world.let_go(place)
-
-    # People who fire again, think better of it, or have asked the network
-
-    @precondition(lambda self: self.world.due())
-    @rule(
-        verdict=st.sampled_from(("unknown", "rejected", "retry")),
-        times=st.sampled_from((1, 3)),
-        force=st.sampled_from((None, False, True, True)),
-        then=st.sampled_from(("", "", "refund", "refund late", "stop")),
-    )
-    def fire_in_vain(self, verdict: str, times: int, force: bool | None, then: str) -> None:
-        """Everything due is answered badly or not at all; a person fires again what ended by that. A refund comes before
-        or after, or the person thinks better of it."""
-        for _ in range(times):
-            if self.world.due():
-                self.send()
-                self.agrees()
-                if self.sent:
-                    self.answer_all(verdict)
-                self._pass(40)
-        failed = [each for each in self.world.postbacks if each.state in ("dead", "rejected", "in_doubt")]
-        if force is not None and failed:
-            event_id = failed[-1].conversion.event_id
-            if then == "refund":
-                self._say("refund", "", event_id)
-            self.agrees()
-            self._replay(failed[-1], force=force)
-            self.agrees()
-            if then == "refund late":
-                self._say("refund", "", event_id)
-            elif then == "stop":
-                self._stop(self.runs.pop())
-
-    @precondition(lambda self: any(each.state in ENDED for each in self.world.postbacks))
-    @rule(
-        which=pick,
-        state=st.sampled_from(
-            ("dead", "dead", "rejected", "in_doubt", "in_doubt", "expired", "delivered", "voided")
-        ),
-        force=st.sampled_from((False, False, True)),
-        everything=st.sampled_from((False, False, False, True)),
-    )
-    def replay(self, which: int, state: str, force: bool, everything: bool) -> None:
-        """One that has ended so, or else in any way; or all there are."""
-        ended = [each for each in self.world.postbacks if each.state in ENDED]
-        ended = [each for each in ended if each.state == state] or ended
-        self._replay(None if everything else ended[which % len(ended)], force=force)
-
-    def _replay(self, one: Postback | None, *, force: bool) -> None:
-        self._refer()
-        chosen = sorted(self.world.postbacks if one is None else [one], key=self._id)
-        run_id, found = self.bench.replay(None if one is None else self._id(one), force=force)
-        refused = {each.label: self.world.replay(each, run_id, force=force) for each in chosen}
-        again = [each for each in chosen if refused[each.label] is None]
-        self._tell(f"replay {run_id}{', forced' if force else ''}: {_labels(chosen)}; fires {_labels(again)}")
-        for postback in chosen:
-            said = found.get(self._id(postback), "not looked at")
-            ours = refused[postback.label]
-            assert (ours is None) == (said is None), (
-                f"{postback.label}: refused for {ours}, by the store: {said}"
-            )
-        self.runs.append(run_id)
-
-    @precondition(lambda self: self.runs)
-    @rule(which=pick)
-    def stop(self, which: int) -> None:
-        """What has not fired of a run is what it was; a run is stopped once."""
-        self._stop(self.runs.pop(which % len(self.runs)))
-
-    def _stop(self, run_id: int) -> None:
-        expected = self.world.put_back(run_id)
-        count = self.bench.put_back(run_id)
-        self._tell(f"run {run_id} stopped: {_labels(expected)} put back")
-        assert count == len(expected), f"{count} put back, {len(expected)} had not fired"
-
-    @precondition(lambda self: any(each.state == "in_doubt" for each in self.world.postbacks))
-    @rule(which=pick, said=st.sampled_from(("delivered", "not-counted")))
-    def settle_by_hand(self, which: int, said: str) -> None:
-        """The network was asked, and what it says is true."""
-        doubted = [each for each in self.world.postbacks if each.state == "in_doubt"]
-        postback = doubted[which % len(doubted)]
-        self._tell(f"{postback.label} settled by hand: {said}")
-        assert self.bench.settle_by_hand(self._id(postback), said)
-        if said == "delivered":
-            self._show(postback, self.told[postback.label])
-        self.world.settle_by_hand(postback, said)
 
     # The comparison
 
@@ -597,7 +507,7 @@ class Machine(RuleBasedStateMachine):
         assert len(delivered) == len(set(delivered))
 
 
-def _labels(postbacks: list[Postback]) -> str:
+def labels(postbacks: list[Postback]) -> str:
     return ", ".join(each.label for each in postbacks) or "nothing"
 
 
@@ -609,11 +519,4 @@ def _near(label: str, what: str, expected_in: float, got_in: float | None) -> No
     assert got_in is not None, f"{label}: {what} should be set"
     assert abs(expected_in - got_in) < TOLERANCE, (
         f"{label}: {what} should be in {expected_in} min, is in {got_in:.1f}"
-    )
-
-
-def machine_on(bench: Bench, scene: list[Place] = PLACES) -> type[Machine]:
-    """A machine of its own for one run, whose stories play at places of the ``scene``."""
-    return type(
-        "Story", (Machine,), {"bench": bench, "scene": scene, "steps": 0, "last": [], "situations": Counter()}
     )

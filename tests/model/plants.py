@@ -33,9 +33,13 @@ class Plant:
     name: str
     put: Callable[[pytest.MonkeyPatch], None]
     at: str = "window"
+    people: bool = False
+    """Whether it shows in what people do about what has ended."""
 
 
-def _text(name: str, module: Any, constant: str, right: str, wrong: str, *, at: str = "window") -> Plant:
+def _text(
+    name: str, module: Any, constant: str, right: str, wrong: str, *, at: str = "window", people: bool = False
+) -> Plant:
     """A statement that says something else; it has to have said ``right``, or nothing would be planted."""
 
     def put(patch: pytest.MonkeyPatch) -> None:
@@ -43,7 +47,7 @@ def _text(name: str, module: Any, constant: str, right: str, wrong: str, *, at: 
         assert statement.count(right), f"{constant} does not say {right!r} any more: plant this bug anew"
         patch.setattr(module, constant, text(statement.replace(right, wrong)))
 
-    return Plant(name, put, at)
+    return Plant(name, put, at, people)
 
 
 def _ruling(name: str, change: Callable[[Any, Ruling], Ruling], at: str = "window") -> Plant:
@@ -163,13 +167,15 @@ PLANTS = [
     Plant(
         "a replay does not ask whether its conversion was taken back",
         _decides_on(lambda postback: replace(postback, taken_back=None)),
+        people=True,
     ),
     Plant(
         "a replay is forced though nobody said so",
         _decides_on(lambda postback: postback, force=True),
         at="credit",
+        people=True,
     ),
-    Plant("a replay gives its dedupe key away", _replay_gives_its_key_away, at="silent"),
+    Plant("a replay gives its dedupe key away", _replay_gives_its_key_away, at="silent", people=True),
     _text(
         "a replay has only what is left of the first budget",
         replaying,
@@ -177,6 +183,7 @@ PLANTS = [
         "budget_from = p.attempts",
         "budget_from = p.budget_from",
         at="atonce",
+        people=True,
     ),
     _text(
         "what was delivered and is fired again is forgotten to have been",
@@ -184,6 +191,7 @@ PLANTS = [
         "_MOVE",
         "falls_back = r.falls_back",
         "falls_back = NULL",
+        people=True,
     ),
     _text(
         "a signal voids what was delivered and is fired again",
@@ -191,6 +199,7 @@ PLANTS = [
         "READ",
         "first_attempt_at, falls_back",
         "first_attempt_at, NULL AS falls_back",
+        people=True,
     ),
     _text(
         "what a stopped run puts back has lost its budget",
@@ -199,6 +208,7 @@ PLANTS = [
         "(r.before->>'budget_from')::smallint",
         "p.attempts",
         at="atonce",
+        people=True,
     ),
     _text(
         "what was not counted keeps its place",
@@ -207,6 +217,7 @@ PLANTS = [
         "freed = adjusts IS NULL",
         "freed = false",
         at="credit",
+        people=True,
     ),
     Plant("a void beats an attempt on the wire", _void_wins_over_the_wire),
     _text(
