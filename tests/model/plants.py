@@ -172,7 +172,7 @@ PLANTS = [
     Plant(
         "a replay is forced though nobody said so",
         _decides_on(lambda postback: postback, force=True),
-        at="credit",
+        at="partner",
         people=True,
     ),
     Plant("a replay gives its dedupe key away", _replay_gives_its_key_away, at="silent", people=True),
@@ -216,7 +216,7 @@ PLANTS = [
         "_NOT_COUNTED",
         "freed = adjusts IS NULL",
         "freed = false",
-        at="credit",
+        at="partner",
         people=True,
     ),
     Plant("a void beats an attempt on the wire", _void_wins_over_the_wire),
