@@ -7,12 +7,14 @@ conversion's click ids in every writing that evidence has of them.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field, replace
+from collections.abc import Iterator
+from dataclasses import dataclass, field
 
 from markupsafe import Markup
 
 from infra.store.records import Life
+from investigations.masking import click_ids_of, masked
+from schemas.click_mask import ClickMask
 from schemas.exchange import Hop
 from schemas.redaction import writings
 
@@ -32,20 +34,15 @@ class Piece:
 
 def tokens_of(life: Life) -> frozenset[str]:
     """Every click id that a life knows: those that came, those that were found, those that were reported."""
-    conversion = life.conversion
-    found = {*conversion.event.click_ids.values(), *(match.click_id for match in conversion.matches)}
-    for postback in life.postbacks:
-        reported = (attempt.outcome.click_id for attempt in postback.attempts if attempt.outcome is not None)
-        found |= {token for token in reported if token is not None}
-    return frozenset(found)
+    return frozenset(click_ids_of(life))
 
 
 @dataclass(frozen=True, slots=True)
 class Marker:
-    """Marks texts of one conversion. ``hide`` gives a text without its click ids; None shows them."""
+    """Marks texts of one conversion. ``mask`` takes the click ids out first; without one they are shown."""
 
     tokens: frozenset[str] = frozenset()
-    hide: Callable[[str], str] | None = None
+    mask: ClickMask | None = None
     _pattern: re.Pattern[str] = field(init=False, repr=False)
 
     def __post_init__(self) -> None:
@@ -68,22 +65,11 @@ class Marker:
 
     def plain(self, text: str) -> str:
         """The text as its reader may see it, without marks: for titles, attributes and comparisons."""
-        return text if self.hide is None else self.hide(text)
+        return text if self.mask is None else self.mask.in_text(text)
 
     def hop(self, hop: Hop) -> Hop:
         """The hop as its reader may see it: what is made of it then, in whatever quoting, has nothing to hide."""
-        if self.hide is None:
-            return hop
-        return replace(
-            hop,
-            url=self.hide(hop.url),
-            request_head=self._bytes(hop.request_head),
-            request_body=self._bytes(hop.request_body),
-        )
-
-    def _bytes(self, raw: bytes) -> bytes:
-        assert self.hide is not None
-        return self.hide(raw.decode("utf-8", "surrogateescape")).encode("utf-8", "surrogateescape")
+        return hop if self.mask is None else masked(hop, self.mask)
 
     def __call__(self, text: str) -> Markup:
         """The text as HTML."""

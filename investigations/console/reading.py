@@ -12,6 +12,7 @@ from infra.store.records import AttemptRecord, Life, PostbackRecord
 from investigations.console.comparison import Compared
 from investigations.console.frame import NotFoundError, engine_of, masking_of
 from investigations.console.marking import Marker, tokens_of
+from schemas.click_mask import ClickMask
 from schemas.ids import parse, show
 
 
@@ -70,8 +71,5 @@ def attempt_of(request: Request, text: str) -> Found:
 
 def marker_of(request: Request, *lives: Life) -> Marker:
     """How texts of these lives are shown to whoever asks."""
-    masking = masking_of(request)
     tokens = frozenset().union(*map(tokens_of, lives))
-    if not masking.on:
-        return Marker(tokens)
-    return Marker(tokens, lambda text: masking.text(text, tokens) or "")
+    return Marker(tokens, ClickMask(tokens) if masking_of(request).on else None)
