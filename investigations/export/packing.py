@@ -64,9 +64,11 @@ class Archive:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        # After an error the zip stays without its end: nobody shall take half of it for the whole.
         if kind is None:
             self._zip.close()
+        else:
+            # Its end would be written when it is forgotten, too: nobody shall take half of it for the whole.
+            self._zip.fp = None
 
     def add(self, name: str, pieces: Iterable[str]) -> None:
         self._put(name, (piece.encode("utf-8", "backslashreplace") for piece in pieces))

@@ -574,6 +574,7 @@ def test_a_bundle_that_broke_off_is_no_bundle(
     monkeypatch.setattr(module, "summary_conversion", fail)
     with pytest.raises(RuntimeError):
         write_bundle(scene.engine, ids(scene), target, signer=signer, about="")
+    assert not zipfile.is_zipfile(target)
     assert not verified(target.getvalue(), signer).holds
 
 
