@@ -183,15 +183,17 @@ def _zone(name: str) -> TimeZone:
 
 
 def _described(ids: list[str], filters: Filters, *, masked: bool) -> str:
-    options = []
+    """What was asked for, as it was typed."""
+    words = list(ids)
     for name in sorted(filters.given()):
-        value = getattr(filters, name)
-        words = (
-            "" if value is True else f" {', '.join(map(str, value)) if isinstance(value, list) else value}"
-        )
-        options.append(f"--{name.replace('_', '-')}{words}")
-    words = " ".join([*ids, *options])
-    return ClickMask([filters.click_id]).in_text(words) if masked and filters.click_id else words
+        value, option = getattr(filters, name), f"--{name.replace('_', '-')}"
+        if isinstance(value, bool):
+            words.append(option if value else f"--un{name}")
+        else:
+            shown = value if isinstance(value, list) else [value]
+            words += [f"{option} {each}" for each in shown]
+    hidden = ClickMask(each for each in (filters.click_id, filters.text) if each)
+    return hidden.in_text(" ".join(words)) if masked else " ".join(words)
 
 
 def _tell(  # noqa: PLR0913 — all of it is told

@@ -64,7 +64,7 @@ def by_ids(
 def by_filters(engine: Engine, criteria: Criteria) -> Selection:
     """What ``find`` lists by them: these postbacks, and nothing of what the same conversions sent elsewhere."""
     conversions, postbacks, networks = set(), set(), set()
-    for found in search.find_postbacks(engine, criteria, None).rows:
+    for found in search.search_all(engine, criteria):
         conversions.add(found.conversion_id)
         postbacks.add(found.postback_id)
         networks.add(found.network)
