@@ -31,6 +31,8 @@ RATIO_FROM_BYTES: Final = 32 << 20
 MAX_SMALL_PART_BYTES: Final = 16 << 20
 """Of the parts that say where the others are."""
 MAX_COLUMNS: Final = 500
+MAX_ROWS: Final = 1_048_576
+"""In a sheet, by the format's own limit."""
 MAX_TEXT: Final = 32_767
 """Characters in a cell, by the format's own limit."""
 _PART: Final = 1 << 18
@@ -261,7 +263,9 @@ class _Sheet:
         elif name in {"v", "t"}:
             self._reading = True
         elif name == "row":
-            self._number = _whole(attributes.get("r", "")) or self._number + 1
+            # Never twice and never backwards, whatever it says: rows are told by their numbers.
+            given = _whole(attributes.get("r", ""))
+            self._number = given if self._number < given <= MAX_ROWS else self._number + 1
             self._cells = []
 
     def _text(self, data: str) -> None:

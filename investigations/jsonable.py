@@ -12,6 +12,7 @@ from infra.store.records import (
     AttemptRecord,
     CheckRecord,
     ConversionRecord,
+    Dispute,
     FoundPostback,
     Life,
     Outcome,
@@ -143,10 +144,21 @@ def _postback(postback: PostbackRecord, life: Life) -> Json:
         "settled_by": postback.settled_by,
         "counted_by": None if postback.counted_by is None else show("rp", postback.counted_by),
         "counted_at": instant(postback.counted_at),
+        "dispute": None if postback.dispute is None else _dispute(postback.dispute),
         **_correction(postback),
         "attempts": [attempt_json(attempt) for attempt in postback.attempts],
         "checks": [check_json(check) for check in postback.checks],
         "unreadable": list(postback.unreadable),
+    }
+
+
+def _dispute(found: Dispute) -> Json:
+    return {
+        "report": show("rp", found.report_id),
+        "at": instant(found.at),
+        "bucket": found.bucket.value,
+        "cause": found.cause.value,
+        "explanation": found.explanation,
     }
 
 

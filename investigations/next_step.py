@@ -17,6 +17,7 @@ from investigations.corrections import (
 from investigations.words import clock, span, taken_back, visible
 from schemas.ids import show
 from schemas.lifecycle import FINAL, State
+from schemas.reconciling.findings import CAUSES
 from schemas.signals import Outcome, VoidReason
 
 _OVERDUE = timedelta(seconds=30)
@@ -208,7 +209,9 @@ def _delivered(life: Life, postback: PostbackRecord) -> str:
     if postback.run_id is not None and (postback.reason or "").startswith(_IN_VAIN):
         words += f"; {(postback.reason or '').removeprefix('delivered before; ')}"
     if postback.counted_by is not None:
-        words += f"; counted by the network: report {show('rp', postback.counted_by)}"
+        words += f"; counted by the network: report {show('rp', postback.counted_by)}{_disputed(postback)}"
+    elif postback.dispute is not None:
+        words += _disputed(postback)
     elif postback.version.contract.network.delivered_means == "tried":
         words += "; this network answers the same when it counted nothing"
     if postback.void_reason:
@@ -222,6 +225,17 @@ def _delivered(life: Life, postback: PostbackRecord) -> str:
     if correcting is None:
         return f"nothing: {words}"
     return f"{words}; corrected by {show('pb', correcting.id)}, {_soon(life, correcting)}"
+
+
+def _disputed(postback: PostbackRecord) -> str:
+    """What the network's report has against it."""
+    found = postback.dispute
+    if found is None:
+        return ""
+    if postback.counted_by is not None:
+        return f"; {found.bucket.replace('_', ' ')} there: {CAUSES[found.cause].title}"
+    report = show("rp", found.report_id)
+    return f"; not counted by the network's report {report}: {CAUSES[found.cause].title}"
 
 
 def _by_attempt(postback: PostbackRecord) -> str:

@@ -39,6 +39,7 @@ from schemas.event import ChargebackSignal, ConversionEvent, CreditCheckSignal, 
 from schemas.exchange import Hop
 from schemas.ids import show
 from schemas.lifecycle import State
+from schemas.reconciling.findings import CAUSES
 from schemas.signals import VoidReason
 
 
@@ -245,6 +246,9 @@ def _postback(life: Life, postback: PostbackRecord) -> Iterator[Moment]:
     if postback.counted_by is not None and postback.counted_at is not None:
         text = f"counted by the network: report {show('rp', postback.counted_by)}"
         yield Moment(postback.counted_at, subject, "counted", text, style="green")
+    if (found := postback.dispute) is not None:
+        text = f"{found.bucket.replace('_', ' ')} in the network's report {show('rp', found.report_id)}: {CAUSES[found.cause].title}"
+        yield Moment(found.at, subject, "disputed", text, (visible(found.explanation),), "yellow")
     if postback.settled_at is not None and not by_attempt and not told:
         words = {
             State.VOIDED: _voided(postback),

@@ -19,6 +19,7 @@ from infra.store.records import (
     AttemptRecord,
     CheckRecord,
     ConversionRecord,
+    Dispute,
     Life,
     MatchRecord,
     Outcome,
@@ -34,6 +35,7 @@ from schemas.event import ConversionEvent, read_stored
 from schemas.exchange import Failure, FailureKind, Hop
 from schemas.lifecycle import State
 from schemas.problem import Problem
+from schemas.reconciling.findings import Bucket, Cause
 from schemas.signals import names
 from schemas.verdict import VerdictKind
 
@@ -49,8 +51,12 @@ _MATCHES = text("""
     FROM matches WHERE conversion_id = ANY(:ids) ORDER BY id""")
 
 _POSTBACKS = text("""
-    SELECT p.*, (p.due_at = 'infinity') IS TRUE AS by_hand, k.report_id AS counted_by, k.at AS counted_at
+    SELECT p.*, (p.due_at = 'infinity') IS TRUE AS by_hand, k.report_id AS counted_by, k.at AS counted_at, d.*
     FROM postbacks p LEFT JOIN reconciled k ON k.postback_id = p.id
+        LEFT JOIN LATERAL (SELECT f.report_id AS disputed_by, r.reconciled_at AS disputed_at, f.bucket, f.cause, f.explanation
+            FROM report_findings f JOIN reports r ON r.id = f.report_id
+            WHERE f.postback_id = p.id AND f.side <> 'nobody' AND r.reconciled_at IS NOT NULL
+                AND f.report_id >= coalesce(k.report_id, 0) ORDER BY f.report_id DESC LIMIT 1) d ON true
     WHERE p.conversion_id = ANY(:ids) ORDER BY p.id""")
 
 _VERSIONS = text("SELECT id, number, contract FROM destination_versions WHERE id = ANY(:ids)")
@@ -275,6 +281,7 @@ def _postbacks(
                 lost_at=row.lost_at,
                 counted_by=row.counted_by,
                 counted_at=row.counted_at,
+                dispute=_dispute(row),
                 let_go_at=row.let_go_at,
                 checks=tuple(checks[row.id]),
                 run_id=row.run_id,
@@ -342,6 +349,12 @@ def _archived_attempts(archived: Archived) -> list[SimpleNamespace]:
         )
         for row in archived.rows["attempts"]
     ]
+
+
+def _dispute(row: Row[Any]) -> Dispute | None:
+    if row.disputed_by is None:
+        return None
+    return Dispute(row.disputed_by, row.disputed_at, Bucket(row.bucket), Cause(row.cause), row.explanation)
 
 
 def _checks(

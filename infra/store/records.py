@@ -17,6 +17,7 @@ from schemas.exchange import Hop
 from schemas.lifecycle import State
 from schemas.network import AdjustmentKind
 from schemas.problem import Problem
+from schemas.reconciling.findings import Bucket, Cause
 from schemas.signals import Outcome as Standing
 from schemas.verdict import VerdictKind
 
@@ -203,6 +204,7 @@ class PostbackRecord:
     """The last network's report that has counted it; None while none has."""
     counted_at: datetime | None = None
     """When that was found."""
+    dispute: Dispute | None = None
     let_go_at: datetime | None = None
     """When a person released it by hand."""
     checks: tuple[CheckRecord, ...] = ()
@@ -227,6 +229,17 @@ class PostbackRecord:
     @property
     def last_attempt(self) -> AttemptRecord | None:
         return self.attempts[-1] if self.attempts else None
+
+
+@dataclass(frozen=True, slots=True)
+class Dispute:
+    """What the last network's report that speaks of a postback found, where it did not plainly match."""
+
+    report_id: int
+    at: datetime
+    bucket: Bucket
+    cause: Cause
+    explanation: str
 
 
 @dataclass(frozen=True, slots=True)

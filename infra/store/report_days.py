@@ -30,7 +30,7 @@ def their_days(
     """By day and currency, what the report sums up; rows of one day are added."""
     rows = connection.execute(
         text("""
-        SELECT day, currency, sum(conversions)::integer AS n, sum(value) AS value FROM report_rows
+        SELECT day, currency, sum(conversions)::bigint AS n, sum(value) AS value FROM report_rows
         WHERE report_id = :id AND problem IS NULL AND (CAST(:first AS date) IS NULL OR day >= :first)
             AND (CAST(:last AS date) IS NULL OR day <= :last) GROUP BY day, currency"""),
         {"id": report_id, "first": first, "last": last},

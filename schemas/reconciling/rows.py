@@ -15,11 +15,13 @@ from schemas.event import EARLIEST, LATEST
 from schemas.money import MAX_INTEGER_DIGITS, MINOR_DIGITS
 
 LONGEST_ID: Final = 4096
+LONGEST_WORD: Final = 200
+"""Characters of a name or status that are kept."""
 LONGEST_RAW: Final = 1_000
 """Characters of a line that are kept verbatim."""
 _SYMBOLS: Final = {"€": "EUR", "£": "GBP", "₹": "INR", "zł": "PLN", "₽": "RUB", "₩": "KRW", "₺": "TRY"}
 """Signs of one currency alone; a dollar sign is that of many."""
-_BARE = re.compile(r"-?[0-9]{1,15}(?:\.[0-9]+)?", re.ASCII)
+_BARE = re.compile(r"-?[0-9]{1,15}(?:\.[0-9]{1,20})?", re.ASCII)
 _AROUND = re.compile(
     r"(?P<before>[^0-9.,]*?)(?P<sign>[-\u2212(]?)\s*(?P<mid>[^0-9.,(\u2212-]*?)(?P<number>[0-9.,][0-9.,'\u2019_ \u00a0\u202f]*)(?P<after>.*)",
     re.DOTALL,
@@ -102,8 +104,8 @@ class RowReader:
             line,
             click,
             order,
-            _cell(cells, self._name),
-            _cell(cells, self._status),
+            _short(cells, self._name),
+            _short(cells, self._status),
             value,
             currency,
             at,
@@ -129,13 +131,15 @@ class RowReader:
             raise _UnreadableError(
                 f"occurred_at: {cell[:60]!r} is not written like {shape}. Say how with --date-format"
             ) from None
-        if not isinstance(when, datetime):
-            return None, when.isoformat()
-        local = when.replace(tzinfo=zone) if when.tzinfo is None else when.astimezone(zone)
-        if not EARLIEST <= local < LATEST:
+        local = when
+        if isinstance(when, datetime):
+            local = when.replace(tzinfo=zone) if when.tzinfo is None else when.astimezone(zone)
+        if not EARLIEST.year <= local.year < LATEST.year:
             raise _UnreadableError(
                 f"occurred_at: {cell[:60]!r} lies outside of the years 2000 to 2200. Check the year"
             )
+        if not isinstance(local, datetime):
+            return None, local.isoformat()
         return local.isoformat(), local.date().isoformat()
 
     def _money(self, cells: Sequence[str]) -> tuple[str | None, str | None]:
@@ -213,6 +217,11 @@ def _cell(cells: Sequence[str], place: int | None) -> str | None:
     if place is None:
         return None
     return cells[place].strip() or None
+
+
+def _short(cells: Sequence[str], place: int | None) -> str | None:
+    cell = _cell(cells, place)
+    return None if cell is None else cell[:LONGEST_WORD]
 
 
 def _parsed(cell: str, form: str | None) -> date | datetime:

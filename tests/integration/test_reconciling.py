@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import io
 import zipfile
 from collections.abc import Iterator
@@ -82,6 +83,46 @@ def test_a_mark_is_seen_wherever_the_postback_is_looked_at(planted: Planted) -> 
     assert f"counted by the network: report rp_{record.id}" in next_step(life, postback)
     told = [moment.text for moment in moments(life) if moment.kind == "counted"]
     assert told == [f"counted by the network: report rp_{record.id}"]
+
+
+def test_what_a_report_has_against_a_postback_is_seen_there_too(planted: Planted) -> None:
+    """The trail and the next step name report and cause, until a later report counts it."""
+    rows = deliver(planted, "a", "b")
+    first = planted.reconcile(without(rows, "b"))
+    conversion = planted.ground.one("SELECT id FROM conversions WHERE event_id = 'b'")
+
+    def told() -> tuple[str, list[str]]:
+        life = read_life(planted.engine, conversion)
+        assert life is not None
+        return next_step(life, life.postbacks[0]), [
+            each.text for each in moments(life) if each.kind == "disputed"
+        ]
+
+    cause = "delivered, and no cause found in the evidence"
+    step, disputes = told()
+    assert f"not counted by the network's report rp_{first.id}: {cause}" in step
+    assert disputes == [f"ours only in the network's report rp_{first.id}: {cause}"]
+    later = planted.reconcile(rows)
+    step, disputes = told()
+    assert step.endswith(f"counted by the network: report rp_{later.id}")
+    assert disputes == []
+
+
+def test_a_hostile_report_is_inert_wherever_it_is_shown(planted: Planted, command: Any) -> None:
+    """Escapes, a right-to-left mark and a formula: not in the terminal, not in the CSV, not in the draft."""
+    hostile = ["=HYPERLINK(1)", "+1\x1b[31m", "@a\u202e", "-2;=1"]
+    deliver(planted, "a")
+    rows = [Listed(each, each, Decimal("1.00"), "EUR", NOON) for each in hostile]
+    record = planted.reconcile(rows)
+    shown = command("reports", "show", f"rp_{record.id}", "--bucket", "theirs_only")
+    exported = command("reports", "export", f"rp_{record.id}")
+    page = command("reports", "show", f"rp_{record.id}")
+    for text in (shown.stdout, exported.stdout, page.stdout):
+        assert "\x1b" not in text
+        assert "\u202e" not in text
+    cells = [cell for row in csv.reader(io.StringIO(exported.stdout, newline="")) for cell in row]
+    assert any("HYPERLINK" in cell for cell in cells)
+    assert not [cell for cell in cells if cell[:1] in {"=", "+", "@"} or (cell[:1] == "-" and len(cell) > 1)]
 
 
 def test_a_later_report_without_it_takes_the_mark_back(planted: Planted) -> None:

@@ -224,6 +224,18 @@ def test_odd_cells_are_bounded(tmp_path: Path) -> None:
     assert max(len(cells) for _, cells in rows) <= MAX_COLUMNS
 
 
+def test_rows_are_numbered_once_whatever_they_say(tmp_path: Path) -> None:
+    path = workbook(tmp_path / "r.xlsx", ["Click ID"], ["A."])
+    rows = "".join(
+        f'<row r="{number}"><c t="str"><v>x</v></c></row>'
+        for number in ("5", "5", "2", "99999999999", "", "9")
+    )
+    with Workbook(
+        respun(path, sheet=f'<worksheet xmlns="{MAIN}"><sheetData>{rows}</sheetData></worksheet>')
+    ) as book:
+        assert [number for number, _ in book.rows()] == [5, 6, 7, 8, 9, 10]
+
+
 def test_a_missing_part_is_named(tmp_path: Path) -> None:
     out = io.BytesIO()
     with zipfile.ZipFile(out, "w") as book:
