@@ -103,6 +103,7 @@ class Records:
         self._stream = stream
         self._waiting: deque[bytes] = deque()
         self.delimiter, self.header = self._read_header(delimiter)
+        self._blank = f"{self.delimiter} \t\u00a0"
 
     def __iter__(self) -> Iterator[Record]:
         """Every record but the empty ones. Raises nothing of its own."""
@@ -180,6 +181,8 @@ class Records:
         return False
 
     def _split(self, text: str) -> list[str]:
+        if '"' not in text and "\r" not in text:
+            return text.split(self.delimiter)  # what the reader would do, in a third of the time
         # As one piece: the reader would take a carriage return outside quotes for the record's end, and drop the rest.
         return next(csv.reader([text], delimiter=self.delimiter, strict=True), [])
 
@@ -195,10 +198,10 @@ class Records:
             cells = self._split(text)
         except csv.Error as error:
             return Record(number, end, raw, problem=_odd_quotes(error, len(lines)))
-        if not any(cell.strip() for cell in cells):
+        if not text.strip(self._blank) or not any(cell.strip() for cell in cells):
             return None
         width = len(self.header)
-        if len(cells) < width or any(cell.strip() for cell in cells[width:]):
+        if len(cells) != width and (len(cells) < width or any(cell.strip() for cell in cells[width:])):
             return Record(number, end, raw, problem=_wrong_width(len(cells), width, len(lines)))
         return Record(number, end, raw, tuple(cells[:width]), text=text)
 

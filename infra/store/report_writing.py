@@ -18,7 +18,7 @@ from infra.store.reports import ReportRecord, report_of
 from schemas.money import plain
 from schemas.reconciling.findings import Bucket, Finding
 from schemas.reconciling.options import ReportOptions
-from schemas.reconciling.rows import ReadRow
+from schemas.reconciling.rows import LONGEST_RAW, ReadRow
 from schemas.reconciling.summary import Summary, read_summary, wire_summary
 
 SHADOWED = ("report_rows", "report_matches", "report_findings")
@@ -117,16 +117,24 @@ def write_rows(connection: Connection, report_id: int, rows: Sequence[ReadRow]) 
         connection,
         "report_rows",
         _ROW_COLUMNS,
-        (
-            (
-                number, str(row.line), copy_value(row.conversions), row.day or "\\N", row.at or "\\N", row.value or "\\N",
-                copy_text(row.click_id), copy_text(row.order_id), copy_text(row.name), copy_text(row.status),
-                row.currency or "\\N", copy_text(row.raw), copy_text(row.problem),
-            )
-            for row in rows
-        ),
-    )  # fmt: skip
+        (_row(number, row) for row in rows),
+    )
     connection.commit()
+
+
+def _row(number: str, row: ReadRow) -> tuple[str, ...]:
+    # A line that was kept whole and needs no escaping has no cell that does.
+    whole = copy_text(row.raw)
+    written = _as_it_is if whole is row.raw and len(row.raw) < LONGEST_RAW else copy_text
+    return (
+        number, str(row.line), copy_value(row.conversions), row.day or "\\N", row.at or "\\N", row.value or "\\N",
+        written(row.click_id), written(row.order_id), written(row.name), written(row.status), row.currency or "\\N",
+        whole, copy_text(row.problem),
+    )  # fmt: skip
+
+
+def _as_it_is(value: str | None) -> str:
+    return "\\N" if value is None else value
 
 
 def days_of(connection: Connection, report_id: int) -> tuple[date | None, date | None]:

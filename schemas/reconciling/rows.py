@@ -29,6 +29,10 @@ _AROUND = re.compile(
 _TOTAL = re.compile(r"\s*(?:grand\s+|report\s+)?(?:sub)?(?:total|totals|summe|gesamt|sum)\b.*", re.IGNORECASE)
 
 
+_TOTALS: Final = frozenset("gGrRsStT")
+"""Letters that a line of totals begins with."""
+
+
 @dataclass(frozen=True, slots=True)
 class ReadRow:
     """A row as far as it could be read. ``value`` is a bare number as text, ``at`` ISO 8601 with an offset, ``day`` the
@@ -80,13 +84,13 @@ class RowReader:
         """The row. Raises nothing: what is wrong stands in ``problem``."""
         raw = raw[:LONGEST_RAW]
         try:
-            return self._read(line, cells, raw)
+            return self._read(line, [cell.strip() for cell in cells], raw)
         except _UnreadableError as error:
             return ReadRow(line, raw=raw, problem=str(error))
 
     def _read(self, line: int, cells: Sequence[str], raw: str) -> ReadRow:
         click, order = _cell(cells, self._click), _cell(cells, self._order)
-        if _TOTAL.fullmatch(cells[0]) and not (click and order):
+        if cells[0][:1] in _TOTALS and _TOTAL.fullmatch(cells[0]) and not (click and order):
             raise _UnreadableError("line: is a total, not a conversion. Nothing is lost by leaving it out")
         if not self._writing.aggregated and click is None and order is None:
             raise _UnreadableError(
@@ -216,7 +220,7 @@ class _UnreadableError(ValueError):
 def _cell(cells: Sequence[str], place: int | None) -> str | None:
     if place is None:
         return None
-    return cells[place].strip() or None
+    return cells[place] or None
 
 
 def _short(cells: Sequence[str], place: int | None) -> str | None:

@@ -8,7 +8,7 @@ from decimal import Decimal
 from urllib.parse import quote
 from zoneinfo import ZoneInfo
 
-from hypothesis import assume, given
+from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
 
 from schemas.lifecycle import State
@@ -168,6 +168,7 @@ def test_too_few_click_ids_have_no_shape(token: str, counted: int) -> None:
     assert odd_shape(token, Shape(counted, counted, counted, 0, 99)) is None
 
 
+@settings(suppress_health_check=[HealthCheck.too_slow])  # a busy box draws slowly
 @given(
     st.lists(INSTANTS, min_size=30, max_size=60),
     st.integers(-12, 14).filter(bool).map(lambda hours: timedelta(hours=hours)),
@@ -190,6 +191,7 @@ def test_the_clock_of_a_report_of_days_is_found(instants: list[datetime], offset
     assert same == len(instants)
 
 
+@settings(suppress_health_check=[HealthCheck.too_slow])  # a busy box draws slowly
 @given(
     st.dictionaries(st.integers(0, 3000), st.integers(1, 9), min_size=20), st.integers(-12, 14).filter(bool)
 )
