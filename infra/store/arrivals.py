@@ -12,12 +12,16 @@ from infra.store.records import ConversionRecord
 
 # What comes over HTTP is taken in within moments, unless intake was behind; each look is bounded by its number of rows.
 _LOOKS = (timedelta(seconds=5), timedelta(minutes=10))
-_MOST_ROWS = 1_000
+_MOST_ROWS = 300
+_LARGEST_BYTES = 262_144
+_SHORTEST_NAME = 4
+"""Characters: a shorter part of an event id stands in any body."""
 
 _BROUGHT = text("""
     SELECT id, received_at, kind, method, target, status_code FROM (
         SELECT id, received_at, kind, source, method, target, status_code, body, accepted FROM inbox
-        WHERE received_at > :since AND received_at <= :until AND kind <> 'click' LIMIT :most) near
+        WHERE received_at > :since AND received_at <= :until AND kind <> 'click' AND octet_length(body) <= :largest
+        LIMIT :most) near
     WHERE accepted > 0 AND (position(CAST(:event_id AS bytea) IN body) > 0
         OR (kind = 'hook' AND source = :source AND position(CAST(:named AS bytea) IN body) > 0))
     ORDER BY id LIMIT 1""")
@@ -38,15 +42,21 @@ class Brought:
 def brought_by(engine: Engine, conversion: ConversionRecord) -> Brought | None:
     """The request that names the conversion by its event id; of a vendor's hook, by the last part of that.
 
-    None for what came another way, for a body that came compressed, and for one that intake was long behind with.
+    None for what came another way, for a body that came compressed or with hundreds of events, and for one that intake was
+    long behind with.
     """
     event = conversion.event
+    if conversion.erased_at is not None:
+        return None  # nobody is to find the way back
+    last = event.event_id.rpartition(":")[2]
+    named = last if len(last) >= _SHORTEST_NAME else event.event_id
     values = {
         "until": conversion.received_at,
         "event_id": event.event_id.encode("utf-8", "surrogatepass"),
-        "named": event.event_id.rpartition(":")[2].encode("utf-8", "surrogatepass"),
+        "named": named.encode("utf-8", "surrogatepass"),
         "source": event.source,
         "most": _MOST_ROWS,
+        "largest": _LARGEST_BYTES,
     }
     with snapshot(engine) as connection:
         for back in _LOOKS:
