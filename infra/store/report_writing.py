@@ -237,8 +237,9 @@ def totals(connection: Connection) -> tuple[int, int]:
     return row.told, row.listed
 
 
+# A postback is paired once: in a match or in a finding.
 _COUNTED = """(SELECT postback_id FROM report_matches WHERE report_id = :id
-    UNION SELECT postback_id FROM report_findings WHERE report_id = :id
+    UNION ALL SELECT postback_id FROM report_findings WHERE report_id = :id
         AND bucket IN ('matched', 'value_mismatch', 'day_shift') AND postback_id IS NOT NULL)"""
 
 
@@ -247,14 +248,20 @@ def mark(connection: Connection, report_id: int) -> tuple[int, int]:
 
     The later report has the last word, however often an earlier one is run again.
     """
-    gone = connection.execute(
+    connection.execute(text("ANALYZE report_matches, report_findings"))
+    own = connection.execute(
         text(f"""
-        DELETE FROM reconciled r WHERE (r.report_id = :id AND NOT EXISTS (SELECT FROM {_COUNTED} k WHERE k.postback_id = r.postback_id))
-            OR (r.report_id < :id AND r.postback_id IN (SELECT postback_id FROM report_findings
-                WHERE report_id = :id AND bucket = 'ours_only' AND postback_id IS NOT NULL))"""),  # noqa: S608 — fixed fragments
+        DELETE FROM reconciled r WHERE r.report_id = :id
+            AND NOT EXISTS (SELECT FROM {_COUNTED} k WHERE k.postback_id = r.postback_id)"""),  # noqa: S608 — fixed fragments
         {"id": report_id},
     ).rowcount
-    made = connection.execute(
+    gone = connection.execute(
+        text("""
+        DELETE FROM reconciled r USING report_findings f
+        WHERE f.report_id = :id AND f.bucket = 'ours_only' AND f.postback_id = r.postback_id AND r.report_id < :id"""),
+        {"id": report_id},
+    ).rowcount
+    connection.execute(
         text(f"""
         INSERT INTO reconciled (postback_id, report_id)
         SELECT k.postback_id, :id FROM {_COUNTED} k
@@ -263,12 +270,11 @@ def mark(connection: Connection, report_id: int) -> tuple[int, int]:
         ON CONFLICT (postback_id) DO UPDATE SET report_id = excluded.report_id, at = now()
         WHERE reconciled.report_id < excluded.report_id"""),  # noqa: S608 — fixed fragments
         {"id": report_id},
-    ).rowcount
-    del made  # a second run makes none, and has as many
+    )
     kept = connection.execute(
         text("SELECT count(*) FROM reconciled WHERE report_id = :id"), {"id": report_id}
     ).scalar_one()
-    return int(kept), int(gone)
+    return int(kept), int(own + gone)
 
 
 def finish(
