@@ -96,11 +96,13 @@ def begin(connection: Connection, new: NewReport) -> tuple[int, bool]:
             "who": new.who,
         },
     ).one()
-    if row.rows is None:
-        # What a run that was cut short has left.
+    there = text("SELECT count(*) FROM report_rows WHERE report_id = :id")
+    whole = row.rows is not None and connection.execute(there, {"id": row.id}).scalar_one() == row.rows
+    if not whole:
+        # What a run that was cut short has left, or what the rows' age has: they are read anew.
         connection.execute(text("DELETE FROM report_rows WHERE report_id = :id"), {"id": row.id})
     connection.commit()
-    return row.id, row.rows is not None
+    return row.id, whole
 
 
 _ROW_COLUMNS = (

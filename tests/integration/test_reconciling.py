@@ -72,6 +72,17 @@ def test_the_same_report_again_is_the_same_report(planted: Planted) -> None:
     assert other.id != first.id
 
 
+def test_rows_that_were_dropped_for_their_age_are_read_anew(planted: Planted) -> None:
+    """The report is the same one, and its marks stand: nothing is missing because its rows were."""
+    rows = deliver(planted, "a", "b")
+    first = planted.reconcile(rows)
+    planted.ground.run("DELETE FROM report_rows WHERE line = 2")
+    again = planted.reconcile(rows)
+    assert (again.id, planted.found(again)) == (first.id, [])
+    assert planted.ground.one("SELECT count(*) FROM report_rows") == 2
+    assert marks(planted) == {"a": first.id, "b": first.id}
+
+
 def test_a_mark_is_seen_wherever_the_postback_is_looked_at(planted: Planted) -> None:
     """Delivered is no proof; the network's report is, and the next step and the trail say so."""
     record = planted.reconcile(deliver(planted, "a"))
