@@ -12,9 +12,9 @@ import json
 import re
 import zlib
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, Literal
+from urllib.parse import quote
 
 from schemas.problem import Problem
 from schemas.redaction import base64_cores, writings_of
@@ -83,12 +83,39 @@ def named_by(raw: object) -> Iterator[tuple[Kind, str]]:
                 yield "click", token
 
 
-@dataclass(frozen=True, slots=True)
-class Writing:
-    """An identifier's pattern, for texts and for bytes that PostgreSQL shows in its escape format."""
+class _Word:
+    """One identifier: how it is found, and which pieces of it stand in any text that has it."""
 
-    text: str
-    escaped: str
+    def __init__(self, identifier: str) -> None:
+        self._identifier = identifier
+        cores = (
+            [*base64_cores(identifier.encode()), identifier.encode().hex()]
+            if len(identifier) >= ALONE
+            else []
+        )
+        self._cores = cores
+        self.pieces = tuple(
+            dict.fromkeys(piece.lower() for each in (identifier, *cores) for piece in _pieces(each))
+        )
+
+    @cached_property
+    def _pattern(self) -> re.Pattern[str]:
+        left, right = "()", ""
+        if len(self._identifier) < ALONE:
+            left, right = f"({_LEFT_ALONE})", _RIGHT_ALONE
+        elif len(self._identifier) < BOUNDED:
+            left, right = f"({_LEFT})", _RIGHT
+        spelt = [f"{left}{_spelt(self._identifier)}{right}", *(_spelt(core) for core in self._cores)]
+        return re.compile("|".join(spelt), re.IGNORECASE)
+
+    def may_be_in(self, lowered: str) -> bool:
+        return any(piece in lowered for piece in self.pieces)
+
+    def is_in(self, text: str) -> bool:
+        return self._pattern.search(text) is not None
+
+    def out_of(self, text: str) -> str:
+        return self._pattern.sub(lambda found: (found[1] or "") + ERASED, text)
 
 
 class Traces:
@@ -96,34 +123,31 @@ class Traces:
 
     def __init__(self, identifiers: Iterable[str]) -> None:
         self.identifiers = tuple(sorted({each for each in identifiers if each}, key=len, reverse=True))
+        self._words = [_Word(identifier) for identifier in self.identifiers]
 
-    @cached_property
-    def _writings(self) -> list[Writing]:
-        return [_writing(identifier) for identifier in self.identifiers]
+    def sieves(self, most: int = 200) -> list[str]:
+        """Regular expressions for PostgreSQL's ``~*``: whatever has an identifier matches one of them, and much else does.
 
-    @cached_property
-    def text_pattern(self) -> str:
-        """For PostgreSQL's ``~*`` on text."""
-        return "|".join(writing.text for writing in self._writings)
-
-    @cached_property
-    def bytes_pattern(self) -> str:
-        """For PostgreSQL's ``~*`` on ``encode(…, 'escape')``."""
-        return "|".join(writing.escaped for writing in self._writings)
-
-    @cached_property
-    def _found(self) -> re.Pattern[str]:
-        return re.compile(self.text_pattern, re.IGNORECASE)
+        Literals alone, for that is what it is quick at; bytes are to be given in its escape format. ``most`` pieces each.
+        """
+        pieces = list(dict.fromkeys(piece for word in self._words for piece in word.pieces))
+        return [
+            "|".join(map(re.escape, pieces[start : start + most])) for start in range(0, len(pieces), most)
+        ]
 
     def in_text(self, text: str) -> bool:
-        return bool(self.identifiers) and self._found.search(text) is not None
+        lowered = text.lower()
+        return any(word.may_be_in(lowered) and word.is_in(text) for word in self._words)
 
     def in_bytes(self, data: bytes) -> bool:
         return self.in_text(data.decode("utf-8", "replace"))
 
     def without(self, text: str) -> str:
         """The text with every identifier replaced; what stood left of a short one stays."""
-        return self._found.sub(_keep_left, text) if self.identifiers else text
+        for word in self._words:
+            if word.may_be_in(text.lower()):
+                text = word.out_of(text)
+        return text
 
     def without_in(self, value: Any) -> Any:
         """A JSON value without them, in keys too."""
@@ -139,41 +163,21 @@ class Traces:
         return value
 
 
-def _keep_left(found: re.Match[str]) -> str:
-    left = next((each for each in found.groups() if each), "")
-    return left + ERASED
+def _pieces(text: str) -> list[str]:
+    """What stands in any writing of a text: its longest run of letters and digits, which no encoder touches; or, where
+    it has none, the usual writings of all of it."""
+    runs = re.findall(r"[0-9A-Za-z]+", text)
+    if runs:
+        return [max(runs, key=len)]
+    raw = text.encode()
+    escaped = "".join(f"\\{byte:03o}" if byte >= 0x80 else chr(byte) for byte in raw)
+    return [text, escaped, quote(text, safe=""), json.dumps(text)[1:-1]]
 
 
-def _writing(identifier: str) -> Writing:
-    texts = [_spelt(identifier, _as_text)]
-    escaped = [_spelt(identifier, _as_escaped)]
-    if len(identifier) >= ALONE:
-        cores = [*base64_cores(identifier.encode()), identifier.encode().hex()]
-        texts += [_spelt(core, _as_text) for core in cores]
-        escaped += [_spelt(core, _as_escaped) for core in cores]
-    if len(identifier) >= BOUNDED:
-        left, right = "()", ""
-    elif len(identifier) >= ALONE:
-        left, right = f"({_LEFT})", _RIGHT
-    else:
-        left, right = f"({_LEFT_ALONE})", _RIGHT_ALONE
-    first = f"{left}{texts[0]}{right}", f"{left}{escaped[0]}{right}"
-    return Writing("|".join([first[0], *texts[1:]]), "|".join([first[1], *escaped[1:]]))
-
-
-def _spelt(text: str, show: Callable[[bytes], str]) -> str:
+def _spelt(text: str) -> str:
     return "".join(
-        f"(?:{'|'.join(dict.fromkeys(re.escape(show(form)) for form in writings_of(char)))})" for char in text
-    )
-
-
-def _as_text(form: bytes) -> str:
-    return form.decode()
-
-
-def _as_escaped(form: bytes) -> str:
-    return "".join(
-        "\\\\" if byte == 0x5C else chr(byte) if 0 < byte < 0x80 else f"\\{byte:03o}" for byte in form
+        f"(?:{'|'.join(dict.fromkeys(re.escape(form.decode()) for form in writings_of(char)))})"
+        for char in text
     )
 
 

@@ -7,8 +7,9 @@ is read through, each table once.
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from typing import Any
 
 import orjson
@@ -24,8 +25,7 @@ KNOWN_BY_ID = (
 )  # fmt: skip
 """Tables that are not read through: erased by id, or without a word about a person."""
 
-OWN_WAY = ("inbox", "outbox", "rejects", "clicks")
-PAGE = 2000
+PAGE = 200
 
 _TYPES = {"text": "{0}", "character varying": "{0}", "json": "{0}::text", "jsonb": "{0}::text",
           "text[]": "array_to_string({0}, E'\\n')", "bytea": "encode({0}, 'escape')"}  # fmt: skip
@@ -71,51 +71,57 @@ def scrub(
     with engine.connect() as connection:
         tables = columns(connection)
     for table, found in tables.items():
-        way = {"inbox": _inbox, "outbox": _outbox, "rejects": _rejects, "clicks": _clicks}.get(table, _any)
-        with engine.begin() as connection:
-            connection.execute(text("SET LOCAL statement_timeout = 0"))
-            connection.execute(text("SELECT set_config('holdfire.keeping', 'erase', true)"))
-            count = way(connection, table, found, traces, dry_run)
-        if count:
-            counts[table] = count
-            progress(table, count)
+        way = _WAYS.get(table, _any)
+        for sieve in traces.sieves():
+            with engine.begin() as connection:
+                connection.execute(text("SET LOCAL statement_timeout = 0"))
+                connection.execute(text("SELECT set_config('holdfire.keeping', 'erase', true)"))
+                count = way(connection, _Sifting(table, found, traces, sieve, dry_run))
+            if count:
+                counts[table] = counts.get(table, 0) + count
+        if table in counts:
+            progress(table, counts[table])
     return counts
 
 
-def _matching(columns: list[Column]) -> str:
-    return " OR ".join(
-        f"{column.shown} ~* {':bytes' if column.type == 'bytea' else ':words'}" for column in columns
-    )
+@dataclass(frozen=True, slots=True)
+class _Sifting:
+    """One pass over a table: what the sieve lets through is looked at here, and only that."""
+
+    table: str
+    columns: list[Column]
+    traces: Traces
+    sieve: str
+    dry_run: bool
+
+    def rows(self, connection: Connection, names: str, *, further: str = "false") -> Iterator[Row[Any]]:
+        """Rows that may have an identifier, each as ``place`` and ``names``, ``PAGE`` in memory at a time."""
+        where = " OR ".join(f"{column.shown} ~* :sieve" for column in self.columns)
+        lock = "" if self.dry_run else "FOR UPDATE"
+        statement = text(
+            f"SELECT t.ctid::text AS place, {names} FROM {self.table} t WHERE {where} OR {further} {lock}"  # noqa: S608 — names of the catalogue
+        )
+        streaming = statement.execution_options(stream_results=True, max_row_buffer=PAGE)
+        yield from connection.execute(streaming, {"sieve": self.sieve})
 
 
-def _any(connection: Connection, table: str, columns: list[Column], traces: Traces, dry_run: bool) -> int:
-    where = _matching(columns)
-    given = _given(where, traces)
-    if dry_run:
-        query = text(f"SELECT count(*) FROM {table} t WHERE {where}")  # noqa: S608 — names of the catalogue
-        return int(connection.execute(query, given).scalar_one())
+def _any(connection: Connection, sifting: _Sifting) -> int:
     names = ", ".join(
         f"t.{column.name}::text AS {column.name}" if column.type in {"json", "jsonb"} else f"t.{column.name}"
-        for column in columns
+        for column in sifting.columns
     )
-    rows = connection.execute(
-        text(f"SELECT t.ctid::text AS place, {names} FROM {table} t WHERE {where} FOR UPDATE"),  # noqa: S608 — names of the catalogue
-        given,
-    ).all()
-    for row in rows:
+    count = 0
+    for row in list(sifting.rows(connection, names)):
         changed = {
             column.name: clean
-            for column in columns
+            for column in sifting.columns
             if (value := getattr(row, column.name)) is not None
-            and (clean := _clean(column.type, value, traces)) != value
+            and (clean := _clean(column.type, value, sifting.traces)) != value
         }
-        _change(connection, table, row.place, changed)
-    return len(rows)
-
-
-def _given(where: str, traces: Traces) -> dict[str, str]:
-    values = {"words": traces.text_pattern, "bytes": traces.bytes_pattern}
-    return {name: value for name, value in values.items() if f":{name}" in where}
+        count += bool(changed)
+        if not sifting.dry_run:
+            _change(connection, sifting.table, row.place, changed)
+    return count
 
 
 def _clean(type_: str, value: Any, traces: Traces) -> Any:
@@ -138,30 +144,18 @@ def _change(connection: Connection, table: str, place: str, changed: dict[str, A
         )
 
 
-def _inbox(connection: Connection, table: str, columns: list[Column], traces: Traces, dry_run: bool) -> int:
+def _inbox(connection: Connection, sifting: _Sifting) -> int:
     """Requests: what is erased goes out of the body, the other events in it stay to the byte. One that is compressed can
     only be looked into here."""
-    del table
-    where = f"({_matching(columns)} OR t.headers::text ~* 'content-encoding')"
-    query = text(f"""
-        SELECT t.id, t.ctid::text AS place, t.kind, t.method, t.target, t.headers, t.body, t.idempotency_key, t.dedupe_id,
-            t.answer, t.peer, t.source FROM inbox t WHERE t.id > :after AND {where} ORDER BY t.id LIMIT {PAGE}""")  # noqa: S608 — our own words
-    after, count = 0, 0
-    while rows := connection.execute(query, {**_given(where, traces), "after": after}).all():
-        for row in rows:
-            changed = _request_without(row, traces)
-            count += bool(changed)
-            if changed and not dry_run:
-                connection.execute(
-                    text("UPDATE inbox SET erased_at = coalesce(erased_at, now()) WHERE id = :id"),
-                    {"id": row.id},
-                )
-                place = connection.execute(
-                    text("SELECT ctid::text FROM inbox WHERE id = :id"), {"id": row.id}
-                ).scalar_one()
-                _change(connection, "inbox", place, changed)
-        after = rows[-1].id
-    return count
+    names = "t.id, t.target, t.headers, t.body, t.idempotency_key, t.dedupe_id, t.answer, t.peer, t.source"
+    found = [
+        (row.place, changed)
+        for row in sifting.rows(connection, names, further="t.headers::text ~* 'content-encoding'")
+        if (changed := _request_without(row, sifting.traces))
+    ]
+    for place, changed in [] if sifting.dry_run else found:
+        _change(connection, "inbox", place, changed | {"erased_at": datetime.now(UTC)})
+    return len(found)
 
 
 def _request_without(row: Row[Any], traces: Traces) -> dict[str, Any]:
@@ -187,52 +181,64 @@ def _request_without(row: Row[Any], traces: Traces) -> dict[str, Any]:
     return changed
 
 
-def _outbox(connection: Connection, table: str, columns: list[Column], traces: Traces, dry_run: bool) -> int:
+def _outbox(connection: Connection, sifting: _Sifting) -> int:
     """Messages on their way: each keeps its length, and intake refuses the stub as it would have refused the event."""
-    where = _matching(columns)
-    rows = connection.execute(
-        text(f"SELECT t.ctid::text AS place, t.events FROM {table} t WHERE {where} FOR UPDATE"),  # noqa: S608 — our own words
-        _given(where, traces),
-    ).all()
-    for row in [] if dry_run else rows:
-        events = [STUB if traces.in_text(json.dumps(each)) or traces.in_text(json.dumps(each, ensure_ascii=False)) else each
-                  for each in json.loads(row.events)]  # fmt: skip
-        _change(connection, table, row.place, {"events": json.dumps(events)})
-    return len(rows)
+    traces = sifting.traces
+    count = 0
+    for row in list(sifting.rows(connection, "t.events")):
+        before = json.loads(row.events)
+        events = [STUB if traces.in_text(json.dumps(each, ensure_ascii=False)) else each for each in before]
+        if events != before:
+            count += 1
+            if not sifting.dry_run:
+                _change(connection, "outbox", row.place, {"events": json.dumps(events)})
+    return count
 
 
-def _rejects(connection: Connection, table: str, columns: list[Column], traces: Traces, dry_run: bool) -> int:
-    where = _matching(columns)
-    rows = connection.execute(
-        text(f"SELECT t.ctid::text AS place, t.event_id, t.problems FROM {table} t WHERE {where} FOR UPDATE"),  # noqa: S608 — our own words
-        _given(where, traces),
-    ).all()
-    for row in [] if dry_run else rows:
-        named = None if row.event_id is None or not traces.in_text(row.event_id) else ERASED
-        changed = {
-            "raw": json.dumps(STUB),
-            "problems": json.dumps(traces.without_in(row.problems)),
-            "event_id": named or row.event_id,
-        }
-        _change(connection, table, row.place, changed)
-    return len(rows)
+def _rejects(connection: Connection, sifting: _Sifting) -> int:
+    traces = sifting.traces
+    count = 0
+    for row in list(sifting.rows(connection, "t.event_id, t.problems, t.raw, t.source")):
+        if not any(
+            traces.in_text(each)
+            for each in (row.raw, row.event_id or "", json.dumps(row.problems, ensure_ascii=False))
+        ):
+            continue
+        count += 1
+        if not sifting.dry_run:
+            named = ERASED if row.event_id is not None and traces.in_text(row.event_id) else row.event_id
+            problems = json.dumps(traces.without_in(row.problems))
+            _change(
+                connection,
+                "rejects",
+                row.place,
+                {"raw": json.dumps(STUB), "problems": problems, "event_id": named},
+            )
+    return count
 
 
-def _clicks(connection: Connection, table: str, columns: list[Column], traces: Traces, dry_run: bool) -> int:
+def _clicks(connection: Connection, sifting: _Sifting) -> int:
     """Registered clicks: the row stays, and leads nowhere any more."""
-    where = _matching(columns)
-    rows = connection.execute(
-        text(f"SELECT t.id, t.ctid::text AS place FROM {table} t WHERE {where} FOR UPDATE"),  # noqa: S608 — our own words
-        _given(where, traces),
-    ).all()
-    for row in [] if dry_run else rows:
-        bare = {
-            "order_id": ERASED,
-            "lead_id": None,
-            "customer_id": None,
-            "device_id": None,
-            "click_ids": "{}",
-        }
-        _change(connection, table, row.place, bare)
-        connection.execute(text("DELETE FROM clicks_waiting WHERE click_id = :id"), {"id": row.id})
-    return len(rows)
+    count = 0
+    keys = ("order_id", "lead_id", "customer_id", "device_id")
+    for row in list(sifting.rows(connection, f"t.id, t.click_ids, {', '.join(f't.{key}' for key in keys)}")):
+        texts = [json.dumps(row.click_ids, ensure_ascii=False), *(getattr(row, key) or "" for key in keys)]
+        if not any(map(sifting.traces.in_text, texts)):
+            continue
+        count += 1
+        if not sifting.dry_run:
+            bare = {
+                "order_id": ERASED,
+                "lead_id": None,
+                "customer_id": None,
+                "device_id": None,
+                "click_ids": "{}",
+            }
+            _change(connection, "clicks", row.place, bare)
+            connection.execute(text("DELETE FROM clicks_waiting WHERE click_id = :id"), {"id": row.id})
+    return count
+
+
+_WAYS: dict[str, Callable[[Connection, _Sifting], int]] = {
+    "inbox": _inbox, "outbox": _outbox, "rejects": _rejects, "clicks": _clicks,
+}  # fmt: skip
