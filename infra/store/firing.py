@@ -36,16 +36,13 @@ from schemas.postback import (
     Stopped,
 )
 
-# Gates share this lock, a pause takes it alone: once the pause has committed, every gate sees it. A statement of its own,
-# and the first, so that what is read after it is read once the lock was waited for.
-_SHARE_STOP = text("""
-    SELECT pg_advisory_xact_lock_shared(:lock, hashtext(v.destination))
-    FROM postbacks p JOIN destination_versions v ON v.id = p.version_id WHERE p.id = :id""")
-
-_LOCK_LEASED = text("""
-    SELECT p.id FROM postbacks p
+# Gates share the advisory lock, a pause takes it alone: once the pause has committed, every gate sees it, for what is read
+# after this statement is read once its locks were waited for.
+_LOCK_LEASED = text(f"""
+    SELECT p.id, pg_advisory_xact_lock_shared({STOP_LOCK}, hashtext(v.destination))
+    FROM postbacks p JOIN destination_versions v ON v.id = p.version_id
     WHERE p.id = ANY(:ids) AND p.state = 'leased' AND p.lease_token = :token AND p.release_at <= now()
-    ORDER BY p.id FOR UPDATE""")
+    ORDER BY p.id FOR UPDATE OF p""")  # noqa: S608 — a number of ours
 
 # A statement of its own, for it must see what was committed while the lock was waited for: a signal changes the net
 # value under the same locks, and joined to them the value would be as old as the waiting.
@@ -184,7 +181,6 @@ def gate(  # noqa: PLR0913 — what is claimed, by whom, for how long, and how i
     """
 
     def run(connection: Connection) -> Gate:
-        connection.execute(_SHARE_STOP, {"lock": STOP_LOCK, "id": postback_ids[0]})
         locked = connection.execute(_LOCK_LEASED, {"ids": list(postback_ids), "token": token}).scalars().all()
         found = connection.execute(_READ_LEASED, {"ids": list(locked), "token": token}).all()
         rows = [row for row in found if not row.is_stopped]

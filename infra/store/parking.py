@@ -18,7 +18,8 @@ from infra.store import audit
 from infra.store.breaking import keep_breaker, read_breaker
 from infra.store.destinations import read_version
 from infra.store.stopping import END_PAUSE, PAUSED
-from schemas.breaker import PROBES, BreakerState, look, send_probes
+from schemas.breaker import PROBES, BreakerState, send_probes
+from schemas.breaker import look as after_time
 from schemas.destination import DestinationVersion
 
 PARK_LIMIT = 2000
@@ -28,19 +29,20 @@ DRAW_EVERY_S = 0.25
 PAUSE_ENDED = "holdfire"
 """Who ended a pause that had an end, in the audit."""
 
-# A stopped destination's rows stay in the table of stops, so nothing can be parked elsewhere. An index is asked once a
-# version; where nothing was ever stopped, the table is empty.
-_QUEUES = text(f"""
-    SELECT s.destination, {PAUSED} OR s.breaker <> 'closed' AS stopped, s.drains_at <= now() AS drains,
-        s.paused_at IS NOT NULL AND NOT {PAUSED} AS pause_ended,
-        s.breaker <> 'closed' AND coalesce(s.breaker_until <= now(), s.probes = 0) AS tries,
-        array_agg(v.id ORDER BY v.id) AS versions, bool_or(w.due) AS due, bool_or(w.expired) AS expired
-    FROM stops s JOIN destination_versions v ON v.destination = s.destination
-        CROSS JOIN LATERAL (SELECT
-            EXISTS (SELECT FROM postbacks p WHERE p.parked AND p.version_id = v.id AND p.due_at <= now()) AS due,
-            EXISTS (SELECT FROM postbacks p WHERE p.parked AND p.version_id = v.id AND p.expires_at < now()
-                AND p.due_at <= now()) AS expired) w
-    GROUP BY s.destination ORDER BY s.drains_at""")  # noqa: S608 — literals of ours
+# A stopped destination's row stays in the table of stops, so nothing can be parked elsewhere. An index is asked once a
+# version; where nothing was ever stopped, the table is empty. With the token of the pass, in one round trip.
+_LOOK = text(f"""
+    SELECT nextval('lease_tokens') AS token, (SELECT json_agg(q ORDER BY q.drains_at) FROM (
+        SELECT s.destination, s.drains_at, {PAUSED} OR s.breaker <> 'closed' AS stopped,
+            s.drains_at <= now() AS drains, s.paused_at IS NOT NULL AND NOT {PAUSED} AS pause_ended,
+            s.breaker <> 'closed' AND coalesce(s.breaker_until <= now(), s.probes = 0) AS tries,
+            array_agg(v.id ORDER BY v.id) AS versions, bool_or(w.due) AS due, bool_or(w.expired) AS expired
+        FROM stops s JOIN destination_versions v ON v.destination = s.destination
+            CROSS JOIN LATERAL (SELECT
+                EXISTS (SELECT FROM postbacks p WHERE p.parked AND p.version_id = v.id AND p.due_at <= now()) AS due,
+                EXISTS (SELECT FROM postbacks p WHERE p.parked AND p.version_id = v.id AND p.expires_at < now()
+                    AND p.due_at <= now()) AS expired) w
+        GROUP BY s.destination) q) AS queues""")  # noqa: S608 — literals of ours
 
 _PARK = text("""
     WITH met AS (
@@ -112,19 +114,20 @@ class Drawn:
     full: bool
 
 
-def queues(engine: Engine) -> list[Queue]:
-    """Every destination with a queue of its own, the one that was drawn from longest ago first."""
-    with engine.connect() as connection:
-        found = connection.execute(_QUEUES).all()
-    return [
+def look(connection: Connection) -> tuple[int, list[Queue]]:
+    """A fresh token for leases, and every destination with a queue of its own, the one drawn from longest ago first."""
+    row = connection.execute(_LOOK).one()
+    return row.token, [
         Queue(
-            row.destination,
-            tuple(row.versions),
-            row.stopped,
-            row.pause_ended or row.expired or (row.due and (row.tries if row.stopped else row.drains)),
+            found["destination"],
+            tuple(found["versions"]),
+            found["stopped"],
+            found["pause_ended"]
+            or found["expired"]
+            or (found["due"] and (found["tries"] if found["stopped"] else found["drains"])),
         )
-        for row in found
-        if row.stopped or row.due or row.pause_ended
+        for found in row.queues or ()
+        if found["stopped"] or found["due"] or found["pause_ended"]
     ]
 
 
@@ -150,7 +153,7 @@ def draw(engine: Engine, queue: Queue, *, limit: int, lease_s: float) -> Drawn |
             _end_pause(connection, queue.destination, row)
         if row.paused:
             return lease.take(_DRAW_EXPIRED, limit)
-        breaker = look(read_breaker(row), row.now)
+        breaker = after_time(read_breaker(row), row.now)
         if breaker.state is BreakerState.CLOSED:
             return _drain(lease, row, limit)
         if not breaker.wants_probes:
@@ -202,7 +205,7 @@ def _probe(lease: _Lease, row: Row[Any]) -> Drawn:
     """A few attempts; they are waited for as long as they may take, should their worker die over them."""
     drawn = lease.take(_DRAW_PROBES, PROBES)
     patience = lease.version().contract.destination.limits.deadline + timedelta(seconds=lease.lease_s)
-    breaker = send_probes(look(read_breaker(row), row.now), len(drawn.rows), row.now, patience)
+    breaker = send_probes(after_time(read_breaker(row), row.now), len(drawn.rows), row.now, patience)
     keep_breaker(lease.connection, lease.queue.destination, breaker, lease.token if drawn.rows else None)
     return Drawn(drawn.token, drawn.rows, full=False)
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import Engine, Row, text
+from sqlalchemy import Connection, Engine, Row, text
 
 from infra.store import parking
 from infra.store.stopping import PAUSED
@@ -81,13 +81,16 @@ def claim_all(engine: Engine, *, limit: int, lease_s: float, per_lease: int) -> 
     What is due at a stopped destination, or at one whose own queue is not empty yet, is moved to that queue. So nobody
     waits behind it, and it stands behind what was there before.
     """
-    queues = parking.queues(engine)
-    besides = sorted(version for queue in queues for version in queue.versions)
-    leases = claim(engine, limit=limit, lease_s=lease_s, per_lease=per_lease, besides=besides)
-    more = sum(len(lease.postback_ids) for lease in leases) >= limit
+    with engine.begin() as connection:
+        token, queues = parking.look(connection)
+        besides = sorted(version for queue in queues for version in queue.versions)
+        rows = _claim(connection, token, limit, lease_s, besides)
+    leases = _leases(token, rows, per_lease)
+    more = len(rows) >= limit
     if besides and (parked := parking.park(engine, besides)):
         more |= parked >= parking.PARK_LIMIT
-        queues = parking.queues(engine)
+        with engine.begin() as connection:
+            _, queues = parking.look(connection)
     room = max(1, limit // per_lease)
     for queue in [queue for queue in queues if queue.acts][:room]:
         drawn = parking.draw(engine, queue, limit=min(limit, per_lease), lease_s=lease_s)
@@ -97,19 +100,23 @@ def claim_all(engine: Engine, *, limit: int, lease_s: float, per_lease: int) -> 
     return Claimed(leases, more)
 
 
-def claim(
-    engine: Engine, *, limit: int, lease_s: float, per_lease: int, besides: Sequence[int] = ()
-) -> list[Lease]:
-    """Lease up to ``limit`` due postbacks, oldest first, for ``lease_s`` seconds; none of the versions ``besides``.
+def claim(engine: Engine, *, limit: int, lease_s: float, per_lease: int) -> list[Lease]:
+    """Lease up to ``limit`` due postbacks, oldest first, for ``lease_s`` seconds, wherever they go.
 
     Any number of clocks may do so at once: rows that another one is claiming are skipped. The leases come in
     the order of their oldest postback, at most ``per_lease`` postbacks of one destination version each.
     """
     with engine.begin() as connection:
-        token = connection.execute(text("SELECT nextval('lease_tokens')")).scalar_one()
-        values = {"limit": limit, "token": token, "lease_s": lease_s, "besides": list(besides)}
-        rows = connection.execute(_CLAIM, values).all()
+        token: int = connection.execute(text("SELECT nextval('lease_tokens')")).scalar_one()
+        rows = _claim(connection, token, limit, lease_s, ())
     return _leases(token, rows, per_lease)
+
+
+def _claim(
+    connection: Connection, token: int, limit: int, lease_s: float, besides: Sequence[int]
+) -> Sequence[Row[Any]]:
+    values = {"limit": limit, "token": token, "lease_s": lease_s, "besides": list(besides)}
+    return connection.execute(_CLAIM, values).all()
 
 
 def _leases(token: int, rows: Sequence[Row[Any]], per_lease: int) -> list[Lease]:

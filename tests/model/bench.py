@@ -34,7 +34,7 @@ WORKER = "node-a:4711"
 STATUS = {"delivered": 200, "rejected": 400, "retry": 500}
 
 EMPTIED = (
-    "replays", "replay_runs", "audit", "hops", "attempts", "intents", "checks", "dedupe_keys", "postbacks", "signals", "conversions", "rejects", "receipts",
+    "replays", "replay_runs", "audit", "hops", "attempts", "intents", "checks", "dedupe_keys", "postbacks", "signals", "conversions", "rejects", "receipts", "stops",
 )  # fmt: skip
 
 # Deleting a few dozen rows is many times quicker than truncating; only a superuser may switch off what refuses it.
@@ -52,6 +52,7 @@ _PASS = text("""
         UPDATE replays SET before = before || jsonb_build_object(
             'expires_at', (before->>'expires_at')::timestamptz - :by,
             'first_attempt_at', (before->>'first_attempt_at')::timestamptz - :by) WHERE before IS NOT NULL),
+    s AS (UPDATE stops SET drains_at = drains_at - :by),
     c AS (
         UPDATE conversions SET occurred_at = occurred_at - :by, received_at = received_at - :by,
             event = jsonb_set(event::jsonb, '{occurred_at}', to_jsonb(occurred_at - :by))::json)

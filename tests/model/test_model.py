@@ -34,8 +34,7 @@ LIBRARIES = 8
 """Of a hundred stories each, in which a planted bug has to be found."""
 
 
-@pytest.fixture(scope="module")
-def bench(engine: Engine) -> Iterator[Bench]:
+def quiet_bench(engine: Engine) -> Iterator[Bench]:
     """The module's database. What it forgets in a crash nobody needs, and tens of thousands of log lines nobody reads."""
     with engine.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
         connection.execute(text(f'ALTER DATABASE "{engine.url.database}" SET synchronous_commit = off'))
@@ -44,6 +43,11 @@ def bench(engine: Engine) -> Iterator[Bench]:
     structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.ERROR))
     yield Bench(engine)
     structlog.configure(**before)
+
+
+@pytest.fixture(scope="module")
+def bench(engine: Engine) -> Iterator[Bench]:
+    yield from quiet_bench(engine)
 
 
 def test_no_story_tells_store_and_model_apart(bench: Bench) -> None:
