@@ -1,4 +1,4 @@
-"""Which request brought a conversion, as far as the inbox tells: the two are kept apart, so it is looked for."""
+"""Which request brought a conversion, and the other way round: the two are kept apart, so it is looked for."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from datetime import datetime, timedelta
 from sqlalchemy import Engine, text
 
 from infra.db.snapshot import snapshot
+from infra.store.deliveries import Kept
 from infra.store.records import ConversionRecord
 
 # What comes over HTTP is taken in within moments, unless intake was behind; each look is bounded by its number of rows.
@@ -66,3 +67,29 @@ def brought_by(engine: Engine, conversion: ConversionRecord) -> Brought | None:
             if row is not None:
                 return Brought(**row._mapping)
     return None
+
+
+_CAME = text("""
+    SELECT id, event_id FROM (
+        SELECT id, event_id, source FROM conversions
+        WHERE received_at >= :since AND received_at <= :until ORDER BY received_at LIMIT :most) near
+    WHERE position(convert_to('"' || event_id || '"', 'UTF8') IN CAST(:body AS bytea)) > 0
+        OR (:hook AND source = :source
+            AND position(convert_to(split_part(event_id, ':', -1), 'UTF8') IN CAST(:body AS bytea)) > 0)
+    ORDER BY id""")
+
+
+def came_of(engine: Engine, kept: Kept) -> list[tuple[int, str]]:
+    """Ids and event ids of the conversions that a request brought, as far as its body names them; see ``brought_by``."""
+    if not kept.accepted:
+        return []
+    values = {
+        "since": kept.received_at,
+        "until": kept.received_at + _LOOKS[-1],
+        "most": _MOST_ROWS,
+        "body": kept.body,
+        "hook": kept.kind == "hook",
+        "source": kept.source,
+    }
+    with snapshot(engine) as connection:
+        return [(row.id, row.event_id) for row in connection.execute(_CAME, values)]

@@ -10,13 +10,14 @@ from datetime import UTC, datetime, timedelta
 from html import unescape
 from html.parser import HTMLParser
 
+import orjson
 import pytest
 from sqlalchemy import Engine
 
 from infra.store import audit, inbox
 from infra.store.audit import Sought
 from schemas.accounts import ConsolePolicy
-from schemas.arrival import Arrival, Refused
+from schemas.arrival import Arrival, Candidate, Refused
 from schemas.lifecycle import State
 from schemas.problem import Problem
 from schemas.verdict import VerdictKind
@@ -170,6 +171,25 @@ def harmless(viewer: Visitor, engine: Engine) -> set[tuple[str, ...]]:
     number = _arrive(engine, "harmless")
     pages = (f"/inbox/in_{number}", "/inbox")
     return {tag for path in pages for tag in _Structure(viewer.get(path).text).found}
+
+
+def test_a_request_leads_to_the_conversions_it_brought(viewer: Visitor, scene: Scene, engine: Engine) -> None:
+    """By the event ids that its body names, a vendor's by the last part of one; and to no others of that time."""
+    events = [conversion(event_id, "nobody") for event_id in ("brought-1", "brought-12", "shop:order:77123")]
+    sent = [{"event_id": "brought-12"}, {"event_id": "never-taken"}]
+    candidate = Candidate(0, ("shop", "brought-12"), b"{}")
+    common = {"source": "shop", "method": "POST", "target": "/v1/events", "headers": [], "peer": None}
+    posted = Arrival(kind="events", body=orjson.dumps(sent), candidates=[candidate], **common)
+    hook = Candidate(0, ("shop", "shop:order:77123"), b"{}")
+    delivered = Arrival(kind="hook", body=b'{"id": 77123}', candidates=[hook], **common)
+    numbers = [receipt.request_id for receipt in inbox.commit(engine, [posted, delivered]).receipts]
+    scene.take(*events)
+    found = []
+    for number in numbers:
+        part = re.search(r'id="brought".*?</section>', viewer.get(f"/inbox/in_{number}").text, re.DOTALL)
+        assert part
+        found.append(re.findall(r'<code class="raw">(.*?)</code>', part[0]))
+    assert found == [["brought-12"], ["shop:order:77123"]]
 
 
 @pytest.mark.parametrize("kind", HOSTILE)

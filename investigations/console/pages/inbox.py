@@ -6,7 +6,7 @@ import orjson
 from starlette.requests import Request
 from starlette.responses import Response
 
-from infra.store import deliveries, listings
+from infra.store import arrivals, deliveries, listings
 from investigations.bodies import readable
 from investigations.console import asked
 from investigations.console.frame import (
@@ -56,6 +56,7 @@ def _one(request: Request) -> Response:
         leaves=leaves_of_request(kept.target, kept.body) if masking.on else frozenset(),
         answer=orjson.dumps(kept.answer, option=orjson.OPT_INDENT_2).decode(),
         problems=_problems,
+        brought=arrivals.came_of(engine_of(request), kept),
     )
 
 
