@@ -196,7 +196,7 @@ def refusals(event: ConversionEvent, versions: list[DestinationVersion]) -> dict
     return found
 
 
-def dedupe_key(contract: Contract, event: ConversionEvent) -> bytes:
+def dedupe_key(contract: Contract, event: ConversionEvent | StoredConversion) -> bytes:
     """16 bytes that two postbacks share exactly when the network would take them for the same conversion.
 
     Transaction protocol: destination, name, click id, and the order id where the network has a sub-id.
@@ -248,7 +248,7 @@ def _plan(
     )
 
 
-def unrenderable(contract: Contract, event: ConversionEvent) -> str | None:
+def unrenderable(contract: Contract, event: ConversionEvent | StoredConversion) -> str | None:
     """Why this event can never be rendered for the destination, or None. Secrets are stood in for."""
     taken = contract.network.currencies
     if event.value is not None and taken and event.currency not in taken:

@@ -196,7 +196,7 @@ def gate(  # noqa: PLR0913 — what is claimed, by whom, for how long, and how i
                     first_attempt_at=row.first_attempt_at,
                     expires_at=row.expires_at,
                     net_value=row.net_value,
-                    event=_event(row),
+                    event=stored_event(row),
                     now=row.now,
                     outcomes=tuple(row.outcomes),
                     correction=_correction(row),
@@ -291,7 +291,7 @@ def settle_lost(
                     first_attempt_at=row.first_attempt_at,
                     expires_at=row.expires_at,
                     had_unknown=row.had_unknown,
-                    event=_event(row),
+                    event=stored_event(row),
                     now=row.now,
                     adjustment=row.adjustment,
                     run=_run(row),
@@ -318,7 +318,7 @@ def _correction(row: Row[Any]) -> Correction | None:
     return Correction(row.adjustment, reported, row.retracted, by_hand=bool(row.by_hand))
 
 
-def _event(row: Row[Any]) -> ConversionEvent | StoredConversion:
+def stored_event(row: Row[Any]) -> ConversionEvent | StoredConversion:
     """The stored event, with the click ids that were found for it. Validation takes a few more writings of an instant than unpacking does, such as a lower-case z."""
     try:
         return read_stored_conversion(row.event, row.matched)

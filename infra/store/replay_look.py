@@ -12,11 +12,11 @@ from sqlalchemy import Connection, Row, text
 from infra.store.by_hand import Selection
 from infra.store.dedupe import Holder, read_holders
 from infra.store.destinations import read_version
+from infra.store.firing import stored_event
 from schemas.adjustment import NOTHING, credited, kind_of, stands
-from schemas.click import read_matches
-from schemas.conversion import attributed, click_id_for, dedupe_key, unrenderable
+from schemas.conversion import StoredConversion, click_id_for, dedupe_key, unrenderable
 from schemas.destination import Contract, DestinationVersion
-from schemas.event import ConversionEvent, read_stored
+from schemas.event import ConversionEvent
 from schemas.lifecycle import State
 from schemas.replaying import PER_SECOND, Again, Decision, Postback, Refused, Rival, decide
 from schemas.verdict import Dedupe
@@ -68,7 +68,7 @@ class Looked:
 
     row: Row[Any]
     version: DestinationVersion
-    event: ConversionEvent
+    event: ConversionEvent | StoredConversion
     key: bytes | None
     decision: Decision
 
@@ -136,7 +136,7 @@ def look(
 @dataclass(frozen=True, slots=True)
 class _Candidate:
     row: Row[Any]
-    event: ConversionEvent
+    event: ConversionEvent | StoredConversion
     version: DestinationVersion
     retired: bool
     key: bytes | None
@@ -172,9 +172,7 @@ class _Places:
 def _candidate(row: Row[Any], versions: Versions, options: Options) -> _Candidate:
     current = versions.current(row.destination) if options.with_current_version else None
     version = current or versions.read(row.version_id)
-    event = read_stored(row.event)
-    assert isinstance(event, ConversionEvent)
-    event = attributed(event, read_matches(row.matched))
+    event = stored_event(row)
     key = None if row.adjusts is not None else dedupe_key(version.contract, event)
     return _Candidate(row, event, version, options.with_current_version and current is None, key)
 

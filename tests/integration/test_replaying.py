@@ -319,10 +319,10 @@ def test_two_runs_over_the_same_postbacks_fire_each_once(ground: Ground, sink: S
     """Begun together and advanced by four threads at once, in batches that interleave; the sink counts each one once."""
     ground.apply(contract("d", generic_url(sink.url), retry=ONCE))
     sink.client.plan([{"behave": "status:503", "times": 1}])
-    ground.take(*(conversion(f"e{n}") for n in range(200)))
+    ground.take(*(conversion(f"e{n}") for n in range(120)))
     with ground.firing() as gun:
-        gun.fire_until_final()
-        assert ground.states() == {"dead": 200}
+        gun.fire_until_final(60)
+        assert ground.states() == {"dead": 120}
         options = Options(per_second=FAST)
         numbers = [replaying.begin(ground.engine, EVERYTHING, options, ANNA) for _ in range(2)]
 
@@ -337,13 +337,13 @@ def test_two_runs_over_the_same_postbacks_fire_each_once(ground: Ground, sink: S
             for done in [threads.submit(go_on, numbers[n % 2], (3, 50)[n % 2]) for n in range(4)]:
                 done.result(60)
         records = [replaying.run(ground.engine, number) for number in numbers]
-        assert [record.moved + record.refused for record in records] == [200, 200]
-        assert sum(record.moved for record in records) == 200
+        assert [record.moved + record.refused for record in records] == [120, 120]
+        assert sum(record.moved for record in records) == 120
         # A race that only one ever wins is none.
         assert all(record.moved for record in records), records
         gun.fire_until_final(60)
-    assert ground.one("SELECT count(*) FROM attempts WHERE trigger = 'replay'") == 200
-    assert len(sink.client.credits()) == 200
+    assert ground.one("SELECT count(*) FROM attempts WHERE trigger = 'replay'") == 120
+    assert len(sink.client.credits()) == 120
     balanced(ground)
 
 

@@ -175,7 +175,7 @@ PLANTS = [
         at="partner",
         people=True,
     ),
-    Plant("a replay gives its dedupe key away", _replay_gives_its_key_away, at="silent", people=True),
+    Plant("a replay gives its dedupe key away", _replay_gives_its_key_away, at="atonce", people=True),
     _text(
         "a replay has only what is left of the first budget",
         replaying,
@@ -191,6 +191,7 @@ PLANTS = [
         "_MOVE",
         "falls_back = r.falls_back",
         "falls_back = NULL",
+        at="atonce",
         people=True,
     ),
     _text(
@@ -199,6 +200,7 @@ PLANTS = [
         "READ",
         "first_attempt_at, falls_back",
         "first_attempt_at, NULL AS falls_back",
+        at="atonce",
         people=True,
     ),
     _text(
