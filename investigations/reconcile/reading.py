@@ -13,8 +13,11 @@ from infra.store import (
     reports,
 )
 from schemas.destination import Contract
-from schemas.reconciling.options import ReportOptions
+from schemas.reconciling.options import UTF_16, ReportOptions
 from schemas.reconciling.rows import ReadRow, RowReader, Writing
+
+_SEEN_IN_A_FILE = ("utf-8", "utf-8-sig", "cp1252", *UTF_16)
+"""Encodings that are told from the bytes."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,7 +78,11 @@ def with_habit(
     known = Known(contract.network.click_parameters, {} if habit is None else habit.columns)
     if habit is None:
         return options, known
-    return options.over(habit.model_copy(update={"columns": {}})), known
+    # What a file shows by itself is not taken from the one before it: networks change it, and people save as they like.
+    own: dict[str, object] = {"columns": {}, "delimiter": None}
+    if (habit.encoding or "").lower().replace("_", "-") in _SEEN_IN_A_FILE:
+        own["encoding"] = None
+    return options.over(habit.model_copy(update=own)), known
 
 
 def decided(opened: OpenReport) -> ReportOptions:

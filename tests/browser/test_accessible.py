@@ -72,8 +72,11 @@ def test_no_page_scrolls_sideways_on_a_narrow_screen(
 
 @pytest.mark.parametrize("name", PAGES)
 def test_a_page_has_no_barrier(visitor: Visitor, signed_in: dict[str, Any], stage: Stage, name: str) -> None:
-    """Wide and light, narrow and dark; unfolded, since what is hidden is not looked at; of attempts made alike, one."""
-    tab = visitor(storage_state=signed_in, color_scheme="light")
+    """Wide and light, narrow and dark; unfolded, since what is hidden is not looked at; of attempts made alike, one.
+
+    Without motion: a colour that is on its way from one scheme to the other is none of either.
+    """
+    tab = visitor(storage_state=signed_in, color_scheme="light", reduced_motion="reduce")
     page = tab.open(PAGES[name](stage))
     page.locator("main details").evaluate_all(UNFOLD)
     assert barriers(page) == []

@@ -132,6 +132,16 @@ def test_the_next_report_is_read_as_the_last_one_was(operator: Visitor) -> None:
     assert chosen["decimal"] == ","
 
 
+def test_what_a_file_shows_itself_is_not_taken_from_the_last_one(operator: Visitor) -> None:
+    """Another separator and another encoding than last time are seen, and the columns are known all the same."""
+    path = send(operator, a_report()).headers["location"]
+    reconciled(operator, path, **MAPPING)
+    other = a_report("").decode().replace(",", ".").replace(";", ",").replace("Betrag", "Höhe")
+    text = operator.get(send(operator, other.encode("cp1252")).headers["location"]).text
+    assert fields_of(text)["column_click_id"] == "Klick"
+    assert "Höhe" in text
+
+
 def test_a_workbook_is_read_too(operator: Visitor) -> None:
     book = openpyxl.Workbook()
     sheet = book.active
