@@ -13,7 +13,7 @@ from hypothesis.stateful import initialize, precondition, rule
 from infra.store import firing, parking, releasing, rulings, stopping
 from tests.model.again import FiringAgain
 from tests.model.bench import LEASE_MINUTES, Bench
-from tests.model.machine import STEP, Machine, _labels, pick
+from tests.model.machine import STEP, Machine, labels, pick
 from tests.model.places import PLACES
 from tests.model.plants import Plant, _text
 from tests.model.rules import OPEN, Postback
@@ -161,7 +161,7 @@ class StoppedMachine(Machine):
                 assert not self.world.stopped(postback), f"{postback.label} was claimed though it is paused"
                 self.world.claim(postback, lease.token, LEASE_MINUTES)
             self.leases.append((lease.token, lease.version_id, postbacks))
-            self._tell(f"claimed under {lease.token}: {_labels(postbacks)}")
+            self._tell(f"claimed under {lease.token}: {labels(postbacks)}")
             taken += postbacks
         drawn = [each for each in taken if each.place.name in own]
         assert len(taken) - len(drawn) == min(limit, len(ordinary)), f"of {len(ordinary)} due"
@@ -194,7 +194,7 @@ class StoppedMachine(Machine):
         token, _, postbacks = self.leases.pop(which % len(self.leases))
         name = postbacks[0].place.name
         own = self.world.own(name)
-        self._tell(f"given back for {minutes} min, {token}: {_labels(postbacks)}")
+        self._tell(f"given back for {minutes} min, {token}: {labels(postbacks)}")
         self.bench.give_back(token, [self._id(each) for each in postbacks], minutes)
         for postback in postbacks:
             if own:
