@@ -177,7 +177,7 @@ def postback_conditions(criteria: Criteria) -> tuple[str, dict[str, Any]]:
     where = conditions(criteria, POSTBACK_CRITERIA)
     attempt = conditions(criteria, ATTEMPT_CRITERIA)
     if attempt != "true":
-        where += f" AND EXISTS (SELECT FROM attempts a WHERE a.postback_id = p.id AND {attempt})"
+        where += f" AND p.attempts > 0 AND EXISTS (SELECT FROM attempts a WHERE a.postback_id = p.id AND {attempt})"
     return where, bound(criteria)
 
 

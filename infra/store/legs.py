@@ -10,7 +10,7 @@ from typing import Any, Protocol
 
 from sqlalchemy import Connection
 
-from infra.store.criteria import Criteria, bound, run
+from infra.store.criteria import ATTEMPT_CRITERIA, Criteria, bound, run
 from infra.store.cursors import Key, Sort
 from infra.store.sources import (
     FEW,
@@ -223,7 +223,7 @@ def route(connection: Connection, criteria: Criteria, sort: Sort) -> Route:
             return Route([Few(tuple(sorted(ids)), sort)])
         if sort in {Sort.NEWEST, Sort.OLDEST}:
             return Route([ByIds(LOWEST, _top(connection), down, source)])
-    top = _top(connection)
+    top = _top(connection, tried=not criteria.given().isdisjoint(ATTEMPT_CRITERIA))
     reached = reach(connection, criteria.since, criteria.until)
     floor, turn = reached.floor, min(reached.turn, top)
     rarest = _rarest(connection, criteria, reached, turn, down=down)
@@ -257,14 +257,17 @@ def _rarest(
 ) -> Source | list[int] | None:
     """All the ids, where a criterion leaves few of them; else the source whose ids lie furthest apart."""
     floor = reached.floor
-    best: tuple[float, Source | None] = (_DENSE, None)
+    best: tuple[float, Source | None] = (1.0, None)
     for source in ordered(connection, criteria):
         each = _PROBED if source.branches == 1 else max(_OF_A_BRANCH, 4 * _PROBED // source.branches)
         ids, ended = source.read(connection, floor, turn, each, down=down)
         if ended:
             return ids
-        density = len(ids) / (abs((turn if down else floor) - ids[-1]) or 1)
-        best = min(best, (density, source), key=lambda each: each[0])
+        # Where the newest are all held, every source begins far down: that says nothing of which is the rarest.
+        from_end = len(ids) / (abs((turn if down else floor) - ids[-1]) or 1)
+        density = len(ids) / (abs(ids[0] - ids[-1]) or 1)
+        if from_end < _DENSE and density < best[0]:
+            best = density, source
     return next(few(connection, criteria, reached), best[1])
 
 
@@ -298,8 +301,9 @@ def _by_due(connection: Connection, criteria: Criteria, top: int, rarest: Source
     return found if criteria.states and not FINAL.intersection(criteria.states) else [*found, ended]
 
 
-def _top(connection: Connection) -> int:
-    """One more than the highest id there is."""
-    row = run(connection, "SELECT coalesce(max(id), 0) + 1 AS top FROM postbacks", {})[0]
+def _top(connection: Connection, *, tried: bool = False) -> int:
+    """One more than the highest id there is; or that was ``tried``, for above it no attempt can match."""
+    highest = "SELECT max(postback_id) FROM attempts" if tried else "SELECT max(id) FROM postbacks"
+    row = run(connection, f"SELECT coalesce(({highest}), 0) + 1 AS top", {})[0]
     top: int = row.top
     return top

@@ -25,7 +25,7 @@ from schemas.event import ConversionEvent, read_stored
 from schemas.lifecycle import State
 from schemas.verdict import VerdictKind
 
-BUDGET_S = 0.25
+BUDGET_S = 0.2
 _FIRST_WINDOW, _FIRST_WINDOW_OF_TEXT = 256, 64
 _SMALLEST_WINDOW, _LARGEST_WINDOW = 4, 20_000
 _WINDOW_S = 0.1
