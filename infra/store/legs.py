@@ -51,6 +51,11 @@ class Window:
     last: Key
     ended: bool
 
+    @property
+    def empty(self) -> bool:
+        """No candidates at all: nothing has to be asked of them."""
+        return self.values.get("ids") == "{}"
+
 
 class Leg(Protocol):
     """One part of a search. It tells from a key whether it lies behind, ahead, or is under way."""

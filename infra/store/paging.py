@@ -148,7 +148,7 @@ class Search:
         rows: list[Row[Any]] = []
         for step in self._steps(after, deadline):
             room = limit - len(rows)
-            new = self._rows(step, room + 1)
+            new = [] if step.window.empty else self._rows(step, room + 1)
             rows += new[:room]
             if len(new) > room or (len(rows) == limit and not step.done):
                 return self._page(rows, Cursor(self._sort, mark, Key.of(rows[-1]), step.first))
@@ -161,7 +161,7 @@ class Search:
         count = 0
         for step in self._steps(None, deadline):
             query = f"SELECT count(*) AS matching FROM {self._found(step)}"  # noqa: S608 — fixed fragments
-            count += run(self._connection, query, self._bound(step))[0].matching
+            count += 0 if step.window.empty else run(self._connection, query, self._bound(step))[0].matching
             if step.done or count > most:
                 return Tally(min(count, most), count > most)
         return Tally(count, more=True)
