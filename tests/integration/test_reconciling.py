@@ -262,6 +262,52 @@ def test_what_is_known_elsewhere_is_not_called_unknown(planted: Planted) -> None
     }
 
 
+def test_conversions_of_one_click_are_told_apart_by_what_there_is(planted: Planted) -> None:
+    """By order id; without it by value; and a row more than there are conversions is a repeat."""
+    shared = token("shared")
+    planted.ground.take(*(planted.event(f"m{n}", click_id=shared, value=f"{n}0.00") for n in (1, 2, 3)))
+    with planted.ground.firing() as gun:
+        gun.fire()
+    rows = planted.rows()
+    assert planted.found(planted.reconcile(list(reversed(rows)))) == []
+
+    def without_orders(text: str) -> str:
+        return "\r\n".join(
+            ",".join(cell for n, cell in enumerate(line.split(",")) if n != 1) for line in text.split("\r\n")
+        )
+
+    assert planted.found(planted.reconcile(list(reversed(rows)), without_orders)) == []
+    (repeat,) = planted.found(planted.reconcile([*rows, rows[0]], without_orders))
+    assert (repeat.bucket, repeat.cause) == (Bucket.DUPLICATE, Cause.COUNTED_TWICE)
+
+
+def test_a_partners_conversions_meet_by_their_orders(planted: Planted) -> None:
+    """Where no click is known, the order is what both sides have."""
+    from tests.integration.ground import contract, conversion
+
+    planted.ground.apply(
+        contract("partners", f"{planted.sink.url}/knorex-xpo/p?partner_id={{partner_id}}&order_id={{order_id}}&event=purchase",
+                 protocol="partner", dedupe="harmless")
+    )  # fmt: skip
+    planted.ground.take(
+        *(
+            conversion(
+                name, partner_id="p-1", click_ids={}, order_id=f"order-{name}", occurred_at=NOON.isoformat()
+            )
+            for name in "xyz"
+        )
+    )
+    with planted.ground.firing() as gun:
+        gun.fire()
+    path = planted.folder / "partners.csv"
+    path.write_text(f"Order ID,Revenue,Date\norder-x,49.90,{DAY}\norder-y,49.90,{DAY}\n")
+    number = reconcile(planted.engine, "partners", path, read_options({}), "test")
+    record = reports.report(planted.engine, number)
+    assert record is not None
+    assert {each.our_order_id: each.cause for each in planted.found(record)} == {"order-z": Cause.NOT_COUNTED}
+    assert marks(planted).keys() == {"x", "y"}
+
+
 def test_a_status_that_does_not_count_is_no_match(planted: Planted) -> None:
     """Networks list what they declined as well."""
     rows = deliver(planted, "a", "b")
