@@ -8,6 +8,7 @@ import sys
 import time
 import zipfile
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from xml.sax.saxutils import escape
@@ -45,18 +46,18 @@ def reconciling(engines: Engines, rounds: int, scale: float) -> None:
         write_workbook(csv, book)
         for path in (csv, book):
             for number in range(rounds):
-                measure(engines.database_url, path, again=False)
+                measure(engines, path, again=False)
                 if number == 0:
-                    measure(engines.database_url, path, again=True)
+                    measure(engines, path, again=True)
                 forget(engine)
     engine.dispose()
 
 
-def measure(database_url: str, path: Path, *, again: bool) -> None:
+def measure(engines: Engines, path: Path, *, again: bool) -> None:
     """One reconciliation by the command itself."""
-    environment = os.environ | {"HOLDFIRE_DATABASE_URL": database_url}
+    environment = os.environ | {"HOLDFIRE_DATABASE_URL": engines.database_url}
     command = [sys.executable, "-m", "holdfire", "reconcile", DESTINATION, str(path), "--json"]
-    started = time.perf_counter()
+    started, spent = time.perf_counter(), _server_cpu(engines)
     with subprocess.Popen(command, env=environment, stdout=subprocess.PIPE) as child:
         peak, cpu = _watch(child)
         assert child.stdout is not None
@@ -66,7 +67,21 @@ def measure(database_url: str, path: Path, *, again: bool) -> None:
     found = {each["bucket"]: each["count"] for each in report["summary"]["buckets"]}
     which = "again" if again else "first run"
     print(f"{path.suffix[1:]}, {which}: {report['rows']:,} rows ({path.stat().st_size / 1e6:.0f} MB) in {seconds:.1f} s, "
-          f"{cpu:.1f} s of CPU ours, peak {peak / 2**20:.0f} MB; {found}", flush=True)  # fmt: skip
+          f"{cpu:.1f} s of CPU ours and {_server_cpu(engines) - spent:.1f} s PostgreSQL's, load {os.getloadavg()[0]:.0f}, peak {peak / 2**20:.0f} MB; {found}", flush=True)  # fmt: skip
+
+
+def _server_cpu(engines: Engines) -> float:
+    """CPU seconds of the server and all its processes, those that have ended included."""
+    if not engines.postgres_pid:
+        return 0.0
+    server = psutil.Process(engines.postgres_pid)
+    own = server.cpu_times()
+    total = own.user + own.system + own.children_user + own.children_system
+    for child in server.children(recursive=True):
+        with suppress(psutil.NoSuchProcess):
+            times = child.cpu_times()
+            total += times.user + times.system
+    return float(total)
 
 
 def _watch(child: subprocess.Popen[bytes]) -> tuple[int, float]:
