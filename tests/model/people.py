@@ -52,6 +52,22 @@ class Peopled(Machine):
             elif then == "stop":
                 self._stop(self.runs.pop())
 
+    @precondition(lambda self: self._delivered())
+    @rule(which=pick, then=st.sampled_from(("", "refund", "stop")))
+    def insist(self, which: int, then: str) -> None:
+        """The network says that it has nothing, and a person fires again what was delivered; as after a failure."""
+        delivered = self._delivered()
+        postback = delivered[which % len(delivered)]
+        self._replay(postback, force=True)
+        self.agrees()
+        if then == "refund":
+            self._say("refund", "", postback.conversion.event_id)
+        elif then == "stop":
+            self._stop(self.runs.pop())
+
+    def _delivered(self) -> list[Postback]:
+        return [each for each in self.world.postbacks if each.state == "delivered" and each.corrects is None]
+
     @precondition(lambda self: any(each.state in ENDED for each in self.world.postbacks))
     @rule(
         which=pick,
