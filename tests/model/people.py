@@ -27,11 +27,11 @@ class Peopled(Machine):
         verdict=st.sampled_from(("unknown", "rejected", "retry")),
         times=st.sampled_from((1, 3)),
         force=st.sampled_from((None, False, True, True)),
-        then=st.sampled_from(("", "", "refund", "refund late", "stop")),
+        then=st.sampled_from(("", "refund", "refund late", "stop", "delivered", "not-counted")),
     )
     def fire_in_vain(self, verdict: str, times: int, force: bool | None, then: str) -> None:
         """Everything due is answered badly or not at all; a person fires again what ended by that. A refund comes before
-        or after, or the person thinks better of it."""
+        or after, or the person thinks better of it, or asks the network first."""
         for _ in range(times):
             if self.world.due():
                 self.send()
@@ -42,6 +42,8 @@ class Peopled(Machine):
         failed = [each for each in self.world.postbacks if each.state in ("dead", "rejected", "in_doubt")]
         if force is not None and failed:
             event_id = failed[-1].conversion.event_id
+            if failed[-1].state == "in_doubt" and then in ("delivered", "not-counted"):
+                self._settle(failed[-1], then)
             if then == "refund":
                 self._say("refund", "", event_id)
             self.agrees()
@@ -115,7 +117,9 @@ class Peopled(Machine):
     def settle_by_hand(self, which: int, said: str) -> None:
         """The network was asked, and what it says is true."""
         doubted = [each for each in self.world.postbacks if each.state == "in_doubt"]
-        postback = doubted[which % len(doubted)]
+        self._settle(doubted[which % len(doubted)], said)
+
+    def _settle(self, postback: Postback, said: str) -> None:
         self._tell(f"{postback.label} settled by hand: {said}")
         assert self.bench.settle_by_hand(self._id(postback), said)
         if said == "delivered":
