@@ -82,6 +82,11 @@ def with_habit(
     own: dict[str, object] = {"columns": {}, "delimiter": None}
     if (habit.encoding or "").lower().replace("_", "-") in _SEEN_IN_A_FILE:
         own["encoding"] = None
+    # Who says one of the two signs has not said the other: what was remembered of it may be the same character.
+    if options.decimal is not None:
+        own["thousands"] = None
+    elif options.thousands is not None:
+        own["decimal"] = None
     return options.over(habit.model_copy(update=own)), known
 
 

@@ -39,6 +39,9 @@ def test_a_report_is_sent_mapped_and_reconciled(tab: Tab, report: Path) -> None:
     page.get_by_label("Order id").select_option("Bestellung")
     page.get_by_label("Value", exact=True).select_option("Betrag")
     page.get_by_label("Occurred at").select_option("Datum")
+    page.get_by_label("Decimal sign").select_option(
+        "comma"
+    )  # remembered of the network's last report: a point
     page.get_by_role("button", name="Look again").click()
     expect(page.get_by_role("group", name="As it would be read")).to_contain_text("129.00")
     page.get_by_role("button", name="Reconcile it").click()

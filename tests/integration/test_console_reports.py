@@ -142,6 +142,19 @@ def test_what_a_file_shows_itself_is_not_taken_from_the_last_one(operator: Visit
     assert "Höhe" in text
 
 
+def test_a_sign_that_is_said_drives_out_the_one_that_was_remembered(operator: Visitor) -> None:
+    """A report with 1,234.50 before, and one with 1.234,50 now: the comma cannot be both."""
+    before = (
+        f'Klick,Bestellung,Betrag\n{TOKEN}e1,order-e1,"1,234.50"\n{TOKEN}e2,order-e2,"2,000.00"\n'.encode()
+    )
+    fields = {"column_click_id": "Klick", "column_order_id": "Bestellung", "column_value": "Betrag"}
+    reconciled(operator, send(operator, before).headers["location"], **fields, decimal=".", thousands=",")
+    path = send(operator, a_report("#\n#\n")).headers["location"]
+    looked = operator.submit(path, path, step="look", **MAPPING, column_value="Betrag")
+    assert looked.status_code == 200
+    assert "39.90" in looked.text
+
+
 def test_a_workbook_is_read_too(operator: Visitor) -> None:
     book = openpyxl.Workbook()
     sheet = book.active
