@@ -103,9 +103,10 @@ def search_pages(
             return
 
 
-_BY_INDEX = "; ".join(
+BY_INDEX = "; ".join(
     f"SET LOCAL {name} = off" for name in ("enable_seqscan", "enable_hashjoin", "enable_mergejoin", "jit")
 )
+"""For the rest of a transaction: rows are come by through indexes alone."""
 
 
 @contextmanager
@@ -113,7 +114,7 @@ def searching(engine: Engine) -> Iterator[Connection]:
     """A snapshot in which no plan reads a table whole, or builds a hash of one, whatever the statistics say."""
     options: dict[str, Any] = {"isolation_level": "REPEATABLE READ", "postgresql_readonly": True}
     with engine.connect().execution_options(**options) as connection:
-        connection.exec_driver_sql(_BY_INDEX)
+        connection.exec_driver_sql(BY_INDEX)
         yield connection
 
 
