@@ -13,7 +13,6 @@ from infra.db.engine import as_json
 from infra.store import correcting
 from infra.store.causes import OF_CAUSE
 from infra.store.destinations import read_version
-from infra.store.paging import BY_INDEX
 from infra.store.rulings import VOIDABLE_SQL, promote_duplicates
 from infra.store.search import Criteria, postback_conditions
 from infra.store.stopping import STOPPED_VERSIONS
@@ -148,8 +147,6 @@ def _look(  # noqa: PLR0913, PLR0917 — what matches, from where to where, how 
     connection: Connection, selection: Selection, after: int, last: int, limit: int, lock: bool
 ) -> Sequence[Row[Any]]:
     """The next postbacks that match. Under lock, the conditions hold of what was committed while it was waited for."""
-    # In the order of ids, a batch at a time: hashing all attempts that match would cost as much again for every batch.
-    connection.exec_driver_sql(BY_INDEX)
     where, values = selection.conditions()
     query = f"""
         SELECT p.id, p.conversion_id, p.state, p.attempts, p.release_at, p.expires_at, p.void_reason,
