@@ -15,7 +15,7 @@ from typing import Annotated, Any, get_type_hints
 import typer
 from pydantic_core import PydanticCustomError
 
-from infra.store.search import Criteria
+from infra.store.searching.search import Criteria
 from schemas.durations import parse
 from schemas.lifecycle import State
 from schemas.money import MAX_DECIMAL_PLACES, MAX_INTEGER_DIGITS

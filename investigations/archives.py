@@ -6,11 +6,11 @@ from dataclasses import replace
 
 from sqlalchemy import Engine
 
-from infra.store import search
-from infra.store.archive_search import asks_about_attempts, find_in_archives, tables_begin
-from infra.store.criteria import Criteria
 from infra.store.records import FoundPostback
-from infra.store.search import Found
+from infra.store.searching import search
+from infra.store.searching.archive_search import asks_about_attempts, find_in_archives, tables_begin
+from infra.store.searching.criteria import Criteria
+from infra.store.searching.search import Found
 from investigations.page import say
 from investigations.words import visible
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from infra.filters import AskingError
-from infra.store.search import Criteria
+from infra.store.searching.search import Criteria
 
 _OPTIONS = {
     "states": "--state",

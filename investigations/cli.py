@@ -14,7 +14,7 @@ from infra.filters import AsJson, AskingError, ClickId, Event, Order, Source
 from infra.open import open_store
 from infra.store.evidence import read_life
 from infra.store.ledger import read_ledger
-from infra.store.search import Criteria
+from infra.store.searching.search import Criteria
 from investigations.finding import find
 from investigations.jsonable import attempt_json, check_json, ledger_json, life_json, reject_json, signal_json
 from investigations.ledger_page import ledger_page

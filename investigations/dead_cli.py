@@ -11,8 +11,8 @@ from rich.text import Text
 
 from infra.filters import AsJson, AskingError, read_instant
 from infra.open import open_store
-from infra.store.causes import LETTERS, Cause, causes
 from infra.store.firing import database_now
+from infra.store.replays.causes import LETTERS, Cause, causes
 from investigations.page import STATE_STYLES, label, line, print_json, show
 from investigations.words import clock, money, span, visible
 from schemas.ids import show as show_id

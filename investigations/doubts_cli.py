@@ -12,7 +12,7 @@ from infra.filters import AsJson, AskingError, Filters, with_filters
 from infra.open import open_store
 from infra.selecting import DryRun, Identifier, Reason, read_selection, read_signature
 from infra.store.by_hand import extent
-from infra.store.doubts import DoubtAnswer, consider_doubts, settle_all
+from infra.store.replays.doubts import DoubtAnswer, consider_doubts, settle_all
 from investigations.page import line, print_json, show
 from investigations.words import visible
 from schemas.ids import show as show_id

@@ -11,9 +11,9 @@ from sqlalchemy import Engine
 
 from infra.filters import AsJson, AskingError, Filters, with_filters
 from infra.open import open_store
-from infra.store import search
 from infra.store.firing import database_now
-from infra.store.search import Criteria, Found, SearchPage
+from infra.store.searching import search
+from infra.store.searching.search import Criteria, Found, SearchPage
 from investigations.archives import in_archives
 from investigations.asking import check_applicable
 from investigations.columns import (

@@ -6,10 +6,11 @@ from dataclasses import dataclass, field
 
 from sqlalchemy import Engine
 
-from infra.store import search, tombstones
 from infra.store.evidence import read_life, read_signals
+from infra.store.keeping import tombstones
 from infra.store.records import AttemptRecord, CheckRecord, Life, PostbackRecord, RejectRecord, SignalRecord
-from infra.store.search import Criteria
+from infra.store.searching import search
+from infra.store.searching.search import Criteria
 from schemas.erasing import Kind
 from schemas.ids import parse, show
 

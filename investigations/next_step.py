@@ -5,7 +5,7 @@ from __future__ import annotations
 from datetime import datetime, timedelta
 
 from infra.store.records import Life, PostbackRecord
-from infra.store.stopping import Stop
+from infra.store.stopping.stopping import Stop
 from investigations.corrections import (
     correction_told,
     loss,

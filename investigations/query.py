@@ -18,8 +18,8 @@ from typing import Any
 from sqlalchemy import Engine
 
 from infra.filters import AskingError
-from infra.store import search
-from infra.store.search import Criteria
+from infra.store.searching import search
+from infra.store.searching.search import Criteria
 from investigations.terms import EXAMPLES, FIELDS, WRITERS, quoted
 from schemas.ids import parse, show
 

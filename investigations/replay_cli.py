@@ -13,10 +13,11 @@ from sqlalchemy import Engine
 from infra.filters import AsJson, AskingError, Filters, with_filters
 from infra.open import open_store
 from infra.selecting import DryRun, Identifier, Reason, Who, read_selection, read_signature
-from infra.store import audit, replaying
+from infra.store import audit
 from infra.store.by_hand import Selection
-from infra.store.replay_look import Options
-from infra.store.replay_records import RunRecord
+from infra.store.replays import replaying
+from infra.store.replays.replay_look import Options
+from infra.store.replays.replay_records import RunRecord
 from investigations.page import print_json, say, show
 from investigations.replay_page import plan_json, plan_page, progress_words, run_json, run_page
 from schemas.ids import parse

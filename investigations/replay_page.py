@@ -9,7 +9,7 @@ from typing import Any
 
 from rich.text import Text
 
-from infra.store.replay_records import Progress, Refusal, ReplayPlan, RunRecord, Sample
+from infra.store.replays.replay_records import Progress, Refusal, ReplayPlan, RunRecord, Sample
 from investigations.page import STATE_STYLES, label, line
 from investigations.words import clock, money, span, visible
 from schemas.ids import show

@@ -9,7 +9,7 @@ import typer
 from infra.filters import AsJson
 from infra.open import open_store
 from infra.selecting import Reason, Who, read_signature
-from infra.store import replay_back, replaying
+from infra.store.replays import replay_back, replaying
 from investigations.page import line, print_json, show
 from investigations.replay_cli import read_run_id
 from investigations.replay_page import run_json, run_line, run_page

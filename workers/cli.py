@@ -21,7 +21,8 @@ from infra.db.engine import open_engine
 from infra.embedded.connect import Urls, resolve_urls
 from infra.logging import configure_logging
 from infra.settings import Settings, load_settings
-from infra.store import destinations, keeping
+from infra.store import destinations
+from infra.store.keeping import keeping
 from infra.supervised import end_with_supervisor
 from workers.app import create_app
 from workers.runtime import LEASE_S, Runtime

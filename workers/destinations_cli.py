@@ -15,10 +15,11 @@ import typer
 from infra.catalogue import Config, ConfigError, load_catalogue, load_config
 from infra.open import open_store
 from infra.settings import load_settings
-from infra.store import audit, keeping
+from infra.store import audit
 from infra.store import destinations as store
+from infra.store.keeping import keeping
 from infra.store.releasing import waiting_by_destination
-from infra.store.stopping import stops
+from infra.store.stopping.stopping import stops
 from schemas.destination import Contract, DestinationVersion
 from schemas.network import AdjustmentKind
 from workers import destinations_page as page

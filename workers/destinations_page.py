@@ -13,7 +13,7 @@ from rich.console import Console
 from rich.table import Table
 
 from infra.store.destinations import Change
-from infra.store.stopping import Stop
+from infra.store.stopping.stopping import Stop
 from schemas.destination import DestinationVersion
 from schemas.exchange import Hop
 from schemas.hold import HoldRule

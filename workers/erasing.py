@@ -9,13 +9,13 @@ from dataclasses import dataclass, field
 import structlog
 from sqlalchemy import Engine
 
-from infra.store.erasing import NotErasableError, Order, finish, look, seal
-from infra.store.erasing_archives import concerned, delete_replaced, erase_in
 from infra.store.firing import database_now
-from infra.store.keeping import alone
-from infra.store.legal_holds import refresh
-from infra.store.reach import Reach
-from infra.store.scrubbing import scrub
+from infra.store.keeping.erasing import NotErasableError, Order, finish, look, seal
+from infra.store.keeping.erasing_archives import concerned, delete_replaced, erase_in
+from infra.store.keeping.keeping import alone
+from infra.store.keeping.legal_holds import refresh
+from infra.store.keeping.reach import Reach
+from infra.store.keeping.scrubbing import scrub
 
 log = structlog.get_logger()
 

@@ -10,7 +10,7 @@ import typer
 from infra.filters import AskingError
 from infra.open import open_store
 from infra.store import audit
-from infra.store.erasing import Order
+from infra.store.keeping.erasing import Order
 from schemas.erasing import Kind, Traces
 from workers import erasing
 from workers.erasing import Erased

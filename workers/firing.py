@@ -21,7 +21,7 @@ from infra.clock import DatabaseClock
 from infra.logging import attempt_log
 from infra.store import firing as store
 from infra.store.checks import settle_checks
-from infra.store.pacing import admit_now
+from infra.store.stopping.pacing import admit_now
 from infra.store.transactions import is_away
 from schemas.destination import Contract
 from schemas.ids import show

@@ -10,7 +10,7 @@ import structlog
 from sqlalchemy import Engine
 
 from infra.store import audit
-from infra.store.keeping import (
+from infra.store.keeping.keeping import (
     KeepingElsewhereError,
     applied,
     begin_retention,

@@ -16,10 +16,11 @@ from infra.filters import AsJson, AskingError, Filters, iso_instant, with_filter
 from infra.logging import configure_logging
 from infra.open import open_store
 from infra.settings import load_settings
-from infra.store import audit, legal_holds
-from infra.store import keeping as store
+from infra.store import audit
 from infra.store.firing import database_now
-from infra.store.legal_holds import LegalHold
+from infra.store.keeping import keeping as store
+from infra.store.keeping import legal_holds
+from infra.store.keeping.legal_holds import LegalHold
 from schemas.ids import parse as parse_id
 from schemas.keeping import Policy
 from workers import housekeeping, retaining

@@ -15,8 +15,8 @@ from dataclasses import dataclass
 import structlog
 from sqlalchemy import Engine
 
-from infra.store import breaking
-from infra.store.breaking import Outcomes
+from infra.store.stopping import breaking
+from infra.store.stopping.breaking import Outcomes
 from schemas.breaker import BreakerState, Sign
 from schemas.destination import Contract
 from schemas.postback import SettledAttempt

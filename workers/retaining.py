@@ -20,13 +20,13 @@ from sqlalchemy import Engine
 from infra.archives.form import TABLES, Columns
 from infra.archives.reading import ArchiveReader, verify
 from infra.archives.writing import ArchiveWriter
-from infra.store import archiving, expiring
-from infra.store.archiving import WINDOW, ArchiveMismatchError, Filed, Head, Leaving, Part
-from infra.store.dropping import drop_month
-from infra.store.erasing_archives import delete_replaced
 from infra.store.firing import database_now
-from infra.store.keeping import alone, months
-from infra.store.legal_holds import held_destinations, refresh
+from infra.store.keeping import archiving, expiring
+from infra.store.keeping.archiving import WINDOW, ArchiveMismatchError, Filed, Head, Leaving, Part
+from infra.store.keeping.dropping import drop_month
+from infra.store.keeping.erasing_archives import delete_replaced
+from infra.store.keeping.keeping import alone, months
+from infra.store.keeping.legal_holds import held_destinations, refresh
 from schemas import keeping
 from schemas.keeping import Policy, is_past
 

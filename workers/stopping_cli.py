@@ -13,10 +13,11 @@ from sqlalchemy import Engine
 
 from infra.filters import AskingError, iso_instant
 from infra.open import open_store
-from infra.store import audit, stopping
+from infra.store import audit
 from infra.store.destinations import names
 from infra.store.firing import database_now
-from infra.store.stopping import Stop, Waiting
+from infra.store.stopping import stopping
+from infra.store.stopping.stopping import Stop, Waiting
 from schemas.durations import parse as parse_duration
 
 LONGEST_REASON = 500

@@ -11,7 +11,7 @@ from infra.db.migrate import status
 from infra.doctor.finding import Finding, fail, ok, warn
 from infra.store import health
 from infra.store.releasing import backlog, waiting_by_destination
-from infra.store.stopping import stops
+from infra.store.stopping.stopping import stops
 from schemas.event import FUTURE_TOLERANCE
 from schemas.lifecycle import State
 

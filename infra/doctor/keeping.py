@@ -10,11 +10,11 @@ from infra.archives.form import DamagedArchiveError
 from infra.archives.reading import ArchiveReader, verify
 from infra.doctor.finding import Finding, fail, ok, warn
 from infra.erasure_key import ErasureKeyError
-from infra.store import archiving, tombstones
-from infra.store.archived import place_of
-from infra.store.archiving import Part
-from infra.store.erasing import unfinished
-from infra.store.keeping import applied, archives_there, last_retention
+from infra.store.keeping import archiving, tombstones
+from infra.store.keeping.archived import place_of
+from infra.store.keeping.archiving import Part
+from infra.store.keeping.erasing import unfinished
+from infra.store.keeping.keeping import applied, archives_there, last_retention
 
 AT_MOST = 5
 """Files that are named one by one."""

@@ -11,11 +11,11 @@ from sqlalchemy import Connection, Engine, Row, TextClause, text
 
 from infra.db.engine import as_json
 from infra.store import correcting
-from infra.store.causes import OF_CAUSE
 from infra.store.destinations import read_version
+from infra.store.replays.causes import OF_CAUSE
 from infra.store.rulings import VOIDABLE_SQL, promote_duplicates
-from infra.store.search import Criteria, postback_conditions
-from infra.store.stopping import STOPPED_VERSIONS
+from infra.store.searching.search import Criteria, postback_conditions
+from infra.store.stopping.stopping import STOPPED_VERSIONS
 from infra.store.transactions import retried
 from schemas.by_hand import Act, Decision, Errand, Moved, Postback, decide
 from schemas.lifecycle import State
@@ -34,7 +34,7 @@ class Selection:
     postback_id: int | None = None
     conversion_id: int | None = None
     cause: str | None = None
-    """Key of what ended it, as ``infra.store.causes`` gives it."""
+    """Key of what ended it, as ``infra.store.replays.causes`` gives it."""
 
     @property
     def is_narrow(self) -> bool:

@@ -11,8 +11,9 @@ import orjson
 from sqlalchemy import Connection, Engine, Row, text
 
 from infra.db.snapshot import snapshot
-from infra.store import outbox, tombstones
+from infra.store import outbox
 from infra.store.inbox import known_events, messages_of, sift
+from infra.store.keeping import tombstones
 from infra.store.transactions import retried
 from schemas.arrival import Candidate, Refused
 from schemas.erasing import ERASED_EVENT

@@ -13,7 +13,7 @@ from sqlalchemy import Connection, Engine, Row, TextClause, text
 
 from infra.archives.form import Values
 from infra.db.snapshot import snapshot
-from infra.store.archived import Archived, read_archived
+from infra.store.keeping.archived import Archived, read_archived
 from infra.store.records import (
     ActRecord,
     AttemptRecord,
@@ -28,7 +28,7 @@ from infra.store.records import (
     RejectRecord,
     SignalRecord,
 )
-from infra.store.stopping import read_stops
+from infra.store.stopping.stopping import read_stops
 from schemas.by_hand import Act
 from schemas.destination import Contract, DestinationVersion
 from schemas.event import ConversionEvent, read_stored

@@ -13,10 +13,10 @@ from infra import version
 from infra.db.engine import as_json, copy_bytes, copy_rows, copy_text, copy_value
 from infra.store.correcting import FollowUp, after_settling
 from infra.store.destinations import read_version
-from infra.store.parking import own_queue, park_leased, wait
 from infra.store.rulings import promote_duplicates
 from infra.store.said import record_wishes
-from infra.store.stopping import PAUSED, STOP_LOCK
+from infra.store.stopping.parking import own_queue, park_leased, wait
+from infra.store.stopping.stopping import PAUSED, STOP_LOCK
 from infra.store.transactions import retried
 from schemas.click import read_matches
 from schemas.conversion import StoredConversion, attributed, read_stored_conversion

@@ -11,7 +11,8 @@ from sqlalchemy import Connection, Engine, text
 from sqlalchemy.exc import IntegrityError
 
 from infra.db.engine import as_json, copy_bytes, copy_rows, copy_text, copy_value
-from infra.store import matching, tombstones
+from infra.store import matching
+from infra.store.keeping import tombstones
 from infra.store.outbox import Message, write
 from infra.store.transactions import retried
 from schemas.arrival import Arrival, Candidate, Key, Receipt, answer_to, answer_to_click, answer_to_delivery

@@ -11,10 +11,11 @@ import orjson
 from sqlalchemy import Connection, Engine, text
 
 from infra.db.engine import as_json
-from infra.store import matching, outbox, standings, tombstones
+from infra.store import matching, outbox, standings
 from infra.store.clicks import indexed
 from infra.store.dedupe import claim_keys
 from infra.store.destinations import Destinations
+from infra.store.keeping import tombstones
 from infra.store.transactions import retried
 from schemas.click import Matches, wire_matches
 from schemas.conversion import PlannedPostback, attributed, refusals, route, why_unrouted

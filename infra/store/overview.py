@@ -14,9 +14,9 @@ from typing import Any
 
 from sqlalchemy import Connection, Engine, Row, text
 
-from infra.store.criteria import run
-from infra.store.paging import searching
-from infra.store.stopping import Stop, read_stops
+from infra.store.searching.criteria import run
+from infra.store.searching.paging import searching
+from infra.store.stopping.stopping import Stop, read_stops
 from infra.store.tallying import BUCKET, COUNT_STATES, FINEST_S, FIRST, GRADE, LATE_GRADE
 from schemas.lifecycle import State
 from schemas.verdict import VerdictKind

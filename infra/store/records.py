@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from decimal import Decimal
 
-from infra.store.stopping import Stop
+from infra.store.stopping.stopping import Stop
 from schemas.by_hand import Act
 from schemas.check import CheckKind
 from schemas.click import KeyName

@@ -10,8 +10,8 @@ from typing import Any
 
 from sqlalchemy import Connection, Engine, Row, text
 
-from infra.store import parking
-from infra.store.stopping import PAUSED
+from infra.store.stopping import parking
+from infra.store.stopping.stopping import PAUSED
 from schemas.postback import Lease
 
 # State literals stand in the statements: a server-prepared generic plan could not use the partial index.

@@ -7,7 +7,7 @@ from datetime import UTC, datetime
 from starlette.requests import Request
 
 from infra.filters import read_instant
-from infra.store.listings import Sifted
+from infra.store.searching.listings import Sifted
 from investigations.console.errors import BadRequestError
 from schemas.ids import parse
 

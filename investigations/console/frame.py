@@ -17,8 +17,8 @@ from starlette.requests import Request
 from starlette.responses import HTMLResponse, RedirectResponse, Response
 
 from infra.store import audit
-from infra.store.accounts import Account, console_who
-from infra.store.sessions import Session
+from infra.store.console.accounts import Account, console_who
+from infra.store.console.sessions import Session
 from investigations.console import drawing
 from investigations.console.masking import Masking
 from investigations.console.sessions import csrf_token, inside, session_token

@@ -11,7 +11,7 @@ import structlog
 from sqlalchemy import Engine
 from sqlalchemy.exc import SQLAlchemyError
 
-from infra.store import replaying
+from infra.store.replays import replaying
 from schemas.ids import show
 
 log = structlog.get_logger()

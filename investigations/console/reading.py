@@ -6,9 +6,9 @@ from dataclasses import dataclass
 
 from starlette.requests import Request
 
-from infra.store import search
 from infra.store.evidence import Choice, every, read_life
 from infra.store.records import AttemptRecord, Life, PostbackRecord
+from infra.store.searching import search
 from investigations.console.comparison import Compared
 from investigations.console.frame import NotFoundError, engine_of, masking_of
 from investigations.console.marking import Marker, tokens_of

@@ -14,7 +14,7 @@ from starlette.requests import Request
 from starlette.responses import RedirectResponse, Response
 from starlette.routing import Route
 
-from infra.store import sessions as store
+from infra.store.console import sessions as store
 from investigations.console import errors
 from investigations.console.frame import ForbiddenError, here, require_operator
 from investigations.console.sessions import CSRF_FIELD, VISITOR, is_from_here, is_token, session_token

@@ -20,7 +20,7 @@ from infra.db.engine import open_engine
 from infra.embedded.connect import resolve_urls
 from infra.logging import configure_logging
 from infra.settings import Settings, load_settings
-from infra.store import accounts
+from infra.store.console import accounts
 from infra.supervised import end_with_supervisor
 from investigations.console.app import Console
 from investigations.console.headers import LOOPBACK

@@ -13,8 +13,8 @@ from sqlalchemy import Engine
 from sqlalchemy.exc import SQLAlchemyError
 from starlette.concurrency import run_in_threadpool
 
-from infra.store import tailing
-from infra.store.tailing import TailedAttempt
+from infra.store.console import tailing
+from infra.store.console.tailing import TailedAttempt
 from schemas.verdict import VerdictKind
 
 log = structlog.get_logger()

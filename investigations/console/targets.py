@@ -10,9 +10,9 @@ from urllib.parse import urlencode
 
 from starlette.requests import Request
 
-from infra.store import search
 from infra.store.by_hand import Selection
-from infra.store.search import Criteria
+from infra.store.searching import search
+from infra.store.searching.search import Criteria
 from investigations.console.errors import BadRequestError
 from investigations.console.frame import NotFoundError, engine_of
 from investigations.console.reading import number_of

@@ -13,8 +13,9 @@ from rich.console import Console
 from rich.table import Table
 
 from infra.open import open_store
-from infra.store import accounts, audit
-from infra.store.accounts import Account, AccountError
+from infra.store import audit
+from infra.store.console import accounts
+from infra.store.console.accounts import Account, AccountError
 from investigations.words import clock
 from schemas.accounts import Role, check_name
 

@@ -8,9 +8,9 @@ from dataclasses import dataclass, replace
 from sqlalchemy import Engine
 
 from infra.filters import AskingError
-from infra.store import search
 from infra.store.evidence import read_lives
-from infra.store.search import Criteria
+from infra.store.searching import search
+from infra.store.searching.search import Criteria
 from investigations.export.exhibit import Narrowing, narrowed
 from investigations.lookup import by_id, conversion_of
 from schemas.ids import parse

@@ -8,10 +8,10 @@ from decimal import Decimal
 
 from sqlalchemy import Connection
 
-from infra.store import report_days
-from infra.store.report_days import OurSum
-from infra.store.report_gathering import Scope
-from infra.store.report_writing import Judged
+from infra.store.reports import report_days
+from infra.store.reports.report_days import OurSum
+from infra.store.reports.report_gathering import Scope
+from infra.store.reports.report_writing import Judged
 from schemas.lifecycle import State
 from schemas.reconciling.days import WAITING, OurDay, Sum, counts_under, judge_day, shift_of_sums
 from schemas.reconciling.findings import Cause

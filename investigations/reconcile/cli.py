@@ -13,7 +13,7 @@ from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 from infra.filters import AsJson, AskingError
 from infra.open import open_store
 from infra.store import audit
-from infra.store.reports import ReportRecord
+from infra.store.reports.reports import ReportRecord
 from investigations.page import print_json, say, show
 from investigations.reconcile.pages import report_json, report_page
 from investigations.reconcile.running import run

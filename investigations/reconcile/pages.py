@@ -8,7 +8,7 @@ from typing import Any
 
 from rich.text import Text
 
-from infra.store.reports import FindingRecord, ReportRecord
+from infra.store.reports.reports import FindingRecord, ReportRecord
 from investigations.columns import Columns, widths
 from investigations.jsonable import instant
 from investigations.page import label, line

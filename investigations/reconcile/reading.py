@@ -8,10 +8,8 @@ from pathlib import Path
 from sqlalchemy import Engine
 
 from infra.report_files import Known, OpenReport, RawRow, examine, open_report
-from infra.store import (
-    destinations,
-    reports,
-)
+from infra.store import destinations
+from infra.store.reports import reports
 from schemas.destination import Contract
 from schemas.reconciling.options import UTF_16, ReportOptions
 from schemas.reconciling.rows import ReadRow, RowReader, Writing

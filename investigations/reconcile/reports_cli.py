@@ -12,8 +12,8 @@ from sqlalchemy import Engine
 
 from infra.filters import AsJson, AskingError
 from infra.open import open_store
-from infra.store import reports
-from infra.store.reports import PER_PAGE, ReportRecord
+from infra.store.reports import reports
+from infra.store.reports.reports import PER_PAGE, ReportRecord
 from investigations.columns import show_columns
 from investigations.export.cells import BOM, csv_text
 from investigations.page import print_json, say, show, stdout

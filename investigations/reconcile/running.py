@@ -7,12 +7,9 @@ from pathlib import Path
 from sqlalchemy import Engine
 
 from infra.report_files import examine, open_report
-from infra.store import (
-    destinations,
-    report_writing,
-    reports,
-)
-from infra.store.reports import ReportRecord
+from infra.store import destinations
+from infra.store.reports import report_writing, reports
+from infra.store.reports.reports import ReportRecord
 from investigations.reconcile.reading import Preview, ReconcileError, decided, preview, with_habit
 from investigations.reconcile.working import Progress, Work
 from schemas.destination import Contract

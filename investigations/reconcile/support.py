@@ -11,8 +11,9 @@ from sqlalchemy import Engine
 
 from infra.catalogue import load_catalogue
 from infra.settings import Settings, load_settings
-from infra.store import audit, reports
-from infra.store.reports import FindingRecord, ReportRecord
+from infra.store import audit
+from infra.store.reports import reports
+from infra.store.reports.reports import FindingRecord, ReportRecord
 from investigations.export.bundle import write_bundle
 from investigations.export.cells import csv_text
 from investigations.export.exhibit import Narrowing

@@ -15,8 +15,8 @@ import orjson
 from sqlalchemy import Connection
 
 from infra.report_files import OpenReport, ReportFile
-from infra.store import (
-    audit,
+from infra.store import audit
+from infra.store.reports import (
     report_facts,
     report_gathering,
     report_near,
@@ -25,10 +25,10 @@ from infra.store import (
     report_writing,
     reports,
 )
-from infra.store.report_gathering import Scope
-from infra.store.report_patterns import Patterns
-from infra.store.report_writing import Judged, NewReport
-from infra.store.reports import ReportRecord
+from infra.store.reports.report_gathering import Scope
+from infra.store.reports.report_patterns import Patterns
+from infra.store.reports.report_writing import Judged, NewReport
+from infra.store.reports.reports import ReportRecord
 from investigations.bodies import readable
 from investigations.reconcile.aggregating import judge_days
 from investigations.reconcile.reading import read_row, writing

@@ -22,7 +22,7 @@ from infra.db.migrate import migrate
 from infra.embedded import Engines, use_engines
 from infra.store.evidence import read_life
 from infra.store.overview import read_overview
-from infra.store.search import Criteria, Sort, search_page
+from infra.store.searching.search import Criteria, Sort, search_page
 from infra.store.tallying import BATCH, count_states, tally
 from investigations.query import look_up, read_query
 from tests.benchmarks import history

@@ -16,12 +16,14 @@ from sqlalchemy import Engine, text
 
 from infra.embedded import Engines
 from infra.logging import configure_logging
-from infra.store import archive_search, destinations, tombstones
-from infra.store.criteria import Criteria
+from infra.store import destinations
 from infra.store.destinations import Destinations
-from infra.store.erasing import Order, seal
 from infra.store.evidence import read_life
+from infra.store.keeping import tombstones
+from infra.store.keeping.erasing import Order, seal
 from infra.store.ledger import read_ledger
+from infra.store.searching import archive_search
+from infra.store.searching.criteria import Criteria
 from schemas.event import MAX_EVENTS_PER_MESSAGE
 from schemas.keeping import Keeping, Policy
 from tests.benchmarks.holdfire import Holdfire

@@ -14,7 +14,7 @@ from sqlalchemy import Engine, text
 from infra.catalogue import load_catalogue
 from infra.embedded import Engines
 from infra.store import destinations
-from infra.store.stopping import pause, resume
+from infra.store.stopping.stopping import pause, resume
 from schemas.destination import Contract, Destination
 from tests.benchmarks.holdfire import CONCURRENCY, Holdfire
 from tests.benchmarks.holding import _count, _hold, _running

@@ -24,7 +24,7 @@ from sqlalchemy import create_engine, make_url, text
 
 from infra.db.engine import open_engine
 from infra.embedded.use import Engines
-from infra.store import accounts
+from infra.store.console import accounts
 from schemas.accounts import Role
 from tests.browser.stage import SECRET, SECRET_VARIABLE, Stage, staged
 

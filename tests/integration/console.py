@@ -12,7 +12,7 @@ import httpx
 import uvicorn
 from sqlalchemy import Engine
 
-from infra.store import accounts
+from infra.store.console import accounts
 from investigations.console.app import create_console
 from schemas.accounts import ConsolePolicy, Role
 from tests.integration.ground import until

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from infra.db.engine import open_engine
-from infra.store.erasing import Order
+from infra.store.keeping.erasing import Order
 from schemas.keeping import Keeping, Policy
 from workers import erasing, retaining
 

@@ -14,7 +14,7 @@ from sqlalchemy import Engine
 
 from infra.sink.report import Listed, listed, report_csv
 from infra.sink.thread import SinkThread
-from infra.store.reports import FindingRecord, ReportRecord, all_findings
+from infra.store.reports.reports import FindingRecord, ReportRecord, all_findings
 from investigations.reconcile.running import run
 from schemas.reconciling.options import read_options
 from tests.integration.ground import Ground, contract, conversion, generic_url

@@ -21,7 +21,7 @@ from infra.store import by_hand, releasing
 from infra.store.by_hand import Answer, Selection, Signature
 from infra.store.evidence import read_life
 from infra.store.ledger import read_ledger
-from infra.store.search import Criteria
+from infra.store.searching.search import Criteria
 from investigations.next_step import next_step
 from investigations.trail import moments
 from schemas.by_hand import Act, Errand, Extension, Moved, Refused

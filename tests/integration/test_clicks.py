@@ -16,7 +16,7 @@ from infra.store import inbox, matching, rerouting
 from infra.store.destinations import Destinations
 from infra.store.evidence import read_life
 from infra.store.ledger import read_ledger
-from infra.store.search import Criteria, find_postbacks
+from infra.store.searching.search import Criteria, find_postbacks
 from investigations.jsonable import life_json
 from investigations.trail_page import life_page
 from schemas.arrival import Arrival

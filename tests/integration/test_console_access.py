@@ -10,7 +10,7 @@ import pytest
 from sqlalchemy import Engine, text
 from starlette.routing import Route
 
-from infra.store import accounts
+from infra.store.console import accounts
 from investigations.console import app as console_app
 from investigations.console import pages
 from investigations.console.app import collect

@@ -16,7 +16,7 @@ from sqlalchemy import Engine
 from infra.store.arrivals import brought_by
 from infra.store.evidence import read_life
 from infra.store.inbox import commit
-from infra.store.search import conversion_of_postback
+from infra.store.searching.search import conversion_of_postback
 from investigations.console.life_view import UNFOLDABLE
 from investigations.export.signing import open_signer
 from investigations.export.verifying import verify_bundle

@@ -10,8 +10,9 @@ from html import unescape
 import pytest
 from sqlalchemy import Engine
 
-from infra.store import audit, stopping
+from infra.store import audit
 from infra.store.audit import Sought
+from infra.store.stopping import stopping
 from schemas.lifecycle import State
 from schemas.verdict import VerdictKind
 from tests.integration.console import OPERATOR, VIEWER, ConsoleThread, Visitor

@@ -293,7 +293,7 @@ def test_one_look_serves_everybody_who_watches(
     import threading
     import time
 
-    from infra.store import tailing
+    from infra.store.console import tailing
 
     looks: list[float] = []
     look = tailing.look

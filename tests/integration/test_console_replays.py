@@ -7,11 +7,11 @@ from collections.abc import Iterator
 import pytest
 from sqlalchemy import Engine, text
 
-from infra.store import replaying
 from infra.store.by_hand import Selection, Signature
-from infra.store.causes import causes
-from infra.store.replay_look import Options
-from infra.store.search import Criteria
+from infra.store.replays import replaying
+from infra.store.replays.causes import causes
+from infra.store.replays.replay_look import Options
+from infra.store.searching.search import Criteria
 from schemas.ids import show
 from schemas.lifecycle import State
 from schemas.verdict import VerdictKind

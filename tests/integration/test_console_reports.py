@@ -16,7 +16,7 @@ import openpyxl
 import pytest
 from sqlalchemy import Engine
 
-from infra.store import accounts
+from infra.store.console import accounts
 from investigations.console import uploads
 from schemas.accounts import ConsolePolicy, Role
 from tests.integration.console import OPERATOR, VIEWER, ConsoleThread, Visitor

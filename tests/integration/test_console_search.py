@@ -15,7 +15,7 @@ from sqlalchemy import Engine
 
 from infra.store import audit
 from infra.store.audit import Sought
-from infra.store.search import SearchPage
+from infra.store.searching.search import SearchPage
 from investigations.console.pages import search as page_module
 from schemas.lifecycle import State
 from schemas.verdict import VerdictKind

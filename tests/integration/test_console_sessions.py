@@ -16,9 +16,10 @@ from argon2 import PasswordHasher
 from sqlalchemy import Engine, text
 
 from infra.passwords import hash_password, is_outdated, verify
-from infra.store import accounts, audit
-from infra.store.accounts import AccountError
+from infra.store import audit
 from infra.store.audit import Sought
+from infra.store.console import accounts
+from infra.store.console.accounts import AccountError
 from schemas.accounts import (
     FREE_FAILURES,
     LONGEST_DELAY,

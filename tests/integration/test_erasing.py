@@ -13,13 +13,14 @@ import pytest
 from sqlalchemy import Engine, text
 
 from infra.archives.reading import ArchiveReader
-from infra.store import deliveries, inbox, intake, legal_holds, outbox, tombstones
+from infra.store import deliveries, inbox, intake, outbox
 from infra.store.destinations import Destinations
-from infra.store.erasing import NotErasableError, Order
 from infra.store.evidence import read_life
+from infra.store.keeping import legal_holds, tombstones
+from infra.store.keeping.erasing import NotErasableError, Order
 from infra.store.ledger import read_ledger
-from infra.store.report_writing import write_rows
-from infra.store.search import Criteria
+from infra.store.reports.report_writing import write_rows
+from infra.store.searching.search import Criteria
 from schemas.arrival import Arrival, Candidate, Refused
 from schemas.click import Click
 from schemas.erasing import Kind

@@ -15,7 +15,7 @@ from typer.testing import CliRunner, Result
 
 from infra.filters import AskingError
 from infra.store.evidence import read_life
-from infra.store.search import conversion_of_postback
+from infra.store.searching.search import conversion_of_postback
 from investigations import cli
 from schemas.lifecycle import State
 from schemas.verdict import VerdictKind

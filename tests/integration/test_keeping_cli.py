@@ -14,12 +14,13 @@ from typer.testing import CliRunner
 
 from holdfire import app
 from infra.doctor.keeping import examine_keeping
-from infra.store import dropping, inbox
-from infra.store.archive_search import matching
-from infra.store.criteria import ATTEMPT_CRITERIA, Criteria, bound, conditions
-from infra.store.erasing import Order, seal
-from infra.store.keeping import applied
+from infra.store import inbox
+from infra.store.keeping import dropping
+from infra.store.keeping.erasing import Order, seal
+from infra.store.keeping.keeping import applied
 from infra.store.ledger import read_ledger
+from infra.store.searching.archive_search import matching
+from infra.store.searching.criteria import ATTEMPT_CRITERIA, Criteria, bound, conditions
 from schemas.keeping import Policy
 from schemas.lifecycle import State
 from schemas.verdict import VerdictKind

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 from sqlalchemy import Engine
 
-from infra.store.erasing import Order
+from infra.store.keeping.erasing import Order
 from infra.store.ledger import read_ledger
 from schemas.keeping import Policy
 from tests.integration.aged import age
@@ -28,24 +28,24 @@ WRITER = "infra.archives.writing:ArchiveWriter"
 MONTH_GOES = [
     (f"{WRITER}.add", "after", 4),
     (f"{WRITER}.finish", "after", 2),
-    ("infra.store.archiving.record", "after", 1),
-    ("infra.store.dropping._all_archived", "after", 1),
+    ("infra.store.keeping.archiving.record", "after", 1),
+    ("infra.store.keeping.dropping._all_archived", "after", 1),
     ("workers.retaining.drop_month", "after", 1),
 ]
 OTHERS_STAY = [
     (f"{WRITER}.finish", "before", 1),
     ("workers.retaining.verify", "after", 2),
-    ("infra.store.archiving.record", "after", 2),
-    ("infra.store.archiving._count_gone", "before", 2),
-    ("infra.store.archiving.remove_block", "after", 1),
+    ("infra.store.keeping.archiving.record", "after", 2),
+    ("infra.store.keeping.archiving._count_gone", "before", 2),
+    ("infra.store.keeping.archiving.remove_block", "after", 1),
 ]
 ERASING = [
     ("workers.erasing.seal", "after", 1),
-    ("infra.store.scrubbing._any", "after", 1),
-    ("infra.store.erasing_archives.rewrite", "after", 1),
-    ("infra.store.erasing_archives._forget_replaced", "before", 1),
+    ("infra.store.keeping.scrubbing._any", "after", 1),
+    ("infra.store.keeping.erasing_archives.rewrite", "after", 1),
+    ("infra.store.keeping.erasing_archives._forget_replaced", "before", 1),
     ("workers.erasing.finish", "before", 1),
-    ("infra.store.erasing._bare_signals", "before", 1),
+    ("infra.store.keeping.erasing._bare_signals", "before", 1),
     ("workers.erasing.finish", "after", 1),
 ]
 

@@ -10,8 +10,9 @@ from datetime import timedelta
 import pytest
 from sqlalchemy import Engine, text
 
-from infra.store import overview, stopping
+from infra.store import overview
 from infra.store.overview import DestinationOverview, read_overview
+from infra.store.stopping import stopping
 from infra.store.tallying import count_states, tally
 from schemas.exchange import Failure, FailureKind
 from schemas.lifecycle import State

@@ -18,7 +18,7 @@ from typer.testing import CliRunner, Result
 from infra.db.engine import open_engine
 from infra.sink import SinkThread
 from infra.store.ledger import Loss, read_ledger
-from infra.store.search import Criteria, find_postbacks, postback_conditions
+from infra.store.searching.search import Criteria, find_postbacks, postback_conditions
 from investigations import cli
 from investigations.columns import postback_columns, show_columns
 from schemas.lifecycle import State

@@ -19,8 +19,8 @@ from typer.testing import CliRunner
 import holdfire
 from infra.sink.report import Listed
 from infra.sink.thread import SinkThread
-from infra.store import reports
 from infra.store.evidence import read_life
+from infra.store.reports import reports
 from investigations.next_step import next_step
 from investigations.reconcile.running import preview, reconcile
 from investigations.trail import moments

@@ -11,7 +11,7 @@ import pytest
 from sqlalchemy import Engine
 
 from infra.sink.thread import SinkThread
-from infra.store.reports import FindingRecord
+from infra.store.reports.reports import FindingRecord
 from schemas.reconciling.findings import Bucket, Cause, Side
 from tests.integration.ground import cleared, signal
 from tests.integration.planted import NOON, PLAIN, Planted, changed, extra, token, without

@@ -7,12 +7,12 @@ from typing import Any
 import pytest
 from sqlalchemy import Engine, text
 
-from infra.store import replaying
 from infra.store.by_hand import Selection, Signature
-from infra.store.doubts import settle_by_hand
-from infra.store.replay_back import stop
-from infra.store.replay_look import Options
-from infra.store.search import Criteria
+from infra.store.replays import replaying
+from infra.store.replays.doubts import settle_by_hand
+from infra.store.replays.replay_back import stop
+from infra.store.replays.replay_look import Options
+from infra.store.searching.search import Criteria
 from schemas.lifecycle import State
 from schemas.replaying import Said
 from tests.integration.ground import Ground, cleared, contract, generic_url

@@ -12,11 +12,12 @@ import pytest
 from sqlalchemy import Engine, text
 
 from infra.archives.reading import ArchiveReader
-from infra.store import legal_holds, search
-from infra.store.archiving import ArchiveMismatchError
 from infra.store.evidence import read_life
+from infra.store.keeping import legal_holds
+from infra.store.keeping.archiving import ArchiveMismatchError
 from infra.store.ledger import read_ledger
-from infra.store.search import Criteria
+from infra.store.searching import search
+from infra.store.searching.search import Criteria
 from schemas.keeping import Keeping, Policy
 from schemas.lifecycle import State
 from schemas.verdict import VerdictKind

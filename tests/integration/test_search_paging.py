@@ -11,10 +11,10 @@ from typing import Any
 import pytest
 from sqlalchemy import Engine
 
-from infra.store import legs, paging, sources
-from infra.store.criteria import Criteria
 from infra.store.records import FoundPostback
-from infra.store.search import (
+from infra.store.searching import legs, paging, sources
+from infra.store.searching.criteria import Criteria
+from infra.store.searching.search import (
     Cursor,
     Sort,
     find_postbacks,
@@ -228,7 +228,7 @@ def test_what_is_no_place_is_refused(text: str) -> None:
 
 def test_find_counts_exactly_up_to_a_bound(ground: Ground, monkeypatch: pytest.MonkeyPatch) -> None:
     """Beyond it the number is a lower bound, and says so."""
-    from infra.store import search
+    from infra.store.searching import search
 
     whole = find_postbacks(ground.engine, Criteria(), 10)
     assert (len(whole.rows), whole.total, whole.beyond) == (

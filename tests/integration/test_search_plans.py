@@ -9,11 +9,11 @@ from typing import Any
 import pytest
 from sqlalchemy import Engine, text
 
-from infra.store import search
-from infra.store.criteria import KNOWN, Criteria
 from infra.store.evidence import read_life
 from infra.store.overview import read_overview
-from infra.store.search import Sort, find_postbacks, search_page
+from infra.store.searching import search
+from infra.store.searching.criteria import KNOWN, Criteria
+from infra.store.searching.search import Sort, find_postbacks, search_page
 from infra.store.tallying import count_states, tally
 from schemas.lifecycle import State
 from schemas.verdict import VerdictKind

@@ -18,12 +18,13 @@ from typer.testing import CliRunner, Result
 from infra.doctor.database import examine_ledger
 from infra.filters import AskingError
 from infra.sink import SinkThread
-from infra.store import by_hand, parking, releasing
+from infra.store import by_hand, releasing
 from infra.store.by_hand import Selection, Signature
 from infra.store.evidence import read_life
 from infra.store.ledger import read_ledger
-from infra.store.search import Criteria
-from infra.store.stopping import pause, resume, stops, waiting
+from infra.store.searching.search import Criteria
+from infra.store.stopping import parking
+from infra.store.stopping.stopping import pause, resume, stops, waiting
 from investigations.next_step import next_step
 from schemas.by_hand import Act, Errand, Moved
 from schemas.lifecycle import State

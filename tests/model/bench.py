@@ -11,13 +11,14 @@ from urllib.parse import parse_qs, urlsplit
 
 from sqlalchemy import Engine, Row, text
 
-from infra.store import destinations, firing, releasing, replay_back, replaying
+from infra.store import destinations, firing, releasing
 from infra.store.by_hand import Selection, Signature
 from infra.store.destinations import Destinations
-from infra.store.doubts import settle_by_hand
 from infra.store.ledger import read_ledger
-from infra.store.replay_look import Options
-from infra.store.search import Criteria
+from infra.store.replays import replay_back, replaying
+from infra.store.replays.doubts import settle_by_hand
+from infra.store.replays.replay_look import Options
+from infra.store.searching.search import Criteria
 from schemas.exchange import Answer, Failure, FailureKind, Hop
 from schemas.postback import Gated, Lease, LostAttempt, Prepared, SettledAttempt, Stopped
 from schemas.replaying import Said, Settled

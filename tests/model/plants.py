@@ -10,18 +10,9 @@ import pytest
 from sqlalchemy import text
 
 import schemas.signals
-from infra.store import (
-    correcting,
-    doubts,
-    firing,
-    releasing,
-    replay_back,
-    replay_look,
-    replaying,
-    rulings,
-    standings,
-)
+from infra.store import correcting, firing, releasing, rulings, standings
 from infra.store.naming import Case
+from infra.store.replays import doubts, replay_back, replay_look, replaying
 from schemas.ruling import Ruling
 from schemas.signals import RefundSignal
 

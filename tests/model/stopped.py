@@ -10,7 +10,8 @@ import pytest
 from hypothesis import strategies as st
 from hypothesis.stateful import initialize, precondition, rule
 
-from infra.store import firing, parking, releasing, rulings, stopping
+from infra.store import firing, releasing, rulings
+from infra.store.stopping import parking, stopping
 from tests.model.again import FiringAgain
 from tests.model.bench import LEASE_MINUTES, Bench
 from tests.model.machine import STEP, Machine, labels, pick

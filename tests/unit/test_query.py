@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from infra.filters import AskingError
-from infra.store.search import Criteria
+from infra.store.searching.search import Criteria
 from investigations.query import LONGEST_QUERY, Query, read_query, show_query
 from investigations.terms import EXAMPLES, FIELDS
 from schemas.ids import parse

@@ -5,8 +5,9 @@ from __future__ import annotations
 from starlette.requests import Request
 from starlette.responses import Response
 
-from infra.store import accounts, audit
-from infra.store import sessions as store
+from infra.store import audit
+from infra.store.console import accounts
+from infra.store.console import sessions as store
 from investigations.console.errors import BadRequestError
 from investigations.console.frame import (
     NotFoundError,

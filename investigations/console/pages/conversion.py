@@ -5,8 +5,8 @@ from __future__ import annotations
 from starlette.requests import Request
 from starlette.responses import RedirectResponse, Response
 
-from infra.store import search
 from infra.store.arrivals import brought_by
+from infra.store.searching import search
 from investigations.console.exchange import attempt_row, unfold
 from investigations.console.frame import NotFoundError, engine_of, note_evidence, render, signed_in
 from investigations.console.life_view import life_view, newest

@@ -6,7 +6,8 @@ import orjson
 from starlette.requests import Request
 from starlette.responses import Response
 
-from infra.store import arrivals, deliveries, listings
+from infra.store import arrivals, deliveries
+from infra.store.searching import listings
 from investigations.bodies import readable
 from investigations.console import asked
 from investigations.console.frame import (

@@ -9,8 +9,8 @@ from starlette.requests import Request
 from starlette.responses import PlainTextResponse, Response, StreamingResponse
 
 from infra.store import destinations
-from infra.store import sessions as store
-from infra.store.tailing import TailedAttempt
+from infra.store.console import sessions as store
+from infra.store.console.tailing import TailedAttempt
 from investigations.console import asked, drawing
 from investigations.console.errors import BadRequestError
 from investigations.console.frame import Link, engine_of, render, session_of, settings_of

@@ -7,9 +7,10 @@ import math
 from starlette.requests import Request
 from starlette.responses import RedirectResponse, Response
 
-from infra.store import accounts, audit
-from infra.store import sessions as store
-from infra.store.accounts import Refused
+from infra.store import audit
+from infra.store.console import accounts
+from infra.store.console import sessions as store
+from infra.store.console.accounts import Refused
 from investigations.console.frame import (
     address_of,
     engine_of,

@@ -10,8 +10,8 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from infra.filters import iso_instant
-from infra.store import stopping
 from infra.store.overview import DestinationOverview, Overview, read_overview
+from infra.store.stopping import stopping
 from investigations.console import asked, drawing
 from investigations.console.charts import Chart, attempts_chart
 from investigations.console.deciding import read_reason

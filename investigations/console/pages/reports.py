@@ -8,8 +8,8 @@ from typing import Any
 from starlette.requests import Request
 from starlette.responses import Response
 
-from infra.store import reports
-from infra.store.reports import FindingRecord, ReportRecord
+from infra.store.reports import reports
+from infra.store.reports.reports import FindingRecord, ReportRecord
 from investigations.console.downloads import csv_response, zip_response
 from investigations.console.errors import BadRequestError
 from investigations.console.frame import (

@@ -11,10 +11,11 @@ from starlette.requests import Request
 from starlette.responses import RedirectResponse, Response
 
 from infra.filters import AskingError
-from infra.store import destinations, listings
-from infra.store.listings import Sifted
+from infra.store import destinations
 from infra.store.records import FoundPostback
-from infra.store.search import Criteria, Cursor, SearchPage, Sort, search_all, search_page
+from infra.store.searching import listings
+from infra.store.searching.listings import Sifted
+from infra.store.searching.search import Criteria, Cursor, SearchPage, Sort, search_all, search_page
 from investigations.console import asked, drawing
 from investigations.console.downloads import csv_response
 from investigations.console.errors import BadRequestError

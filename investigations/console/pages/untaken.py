@@ -8,7 +8,7 @@ from typing import Any
 from starlette.requests import Request
 from starlette.responses import Response
 
-from infra.store import listings, search
+from infra.store.searching import listings, search
 from investigations.console import asked
 from investigations.console.frame import (
     Link,

@@ -10,7 +10,7 @@ from typing import Any
 
 from sqlalchemy import Engine, Row, text
 
-from infra.store.accounts import Account, end_sessions
+from infra.store.console.accounts import Account, end_sessions
 from schemas.accounts import Role
 
 TOKEN_BYTES = 32

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from sqlalchemy import Connection, text
 
-from infra.store.report_gathering import make
+from infra.store.reports.report_gathering import make
 
 _PASSES: tuple[tuple[str, ...], ...] = (
     ("click_id", "order_id"),

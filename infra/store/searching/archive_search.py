@@ -11,9 +11,16 @@ from sqlalchemy import Engine, text
 
 from infra.archives.form import DamagedArchiveError, Values
 from infra.archives.reading import ArchiveReader, Rows
-from infra.store.archived import place_of
-from infra.store.archiving import PART_COLUMNS, Part, part_of
-from infra.store.criteria import ATTEMPT_CRITERIA, Criteria, bound, failure_kind, postback_conditions, run
+from infra.store.keeping.archived import place_of
+from infra.store.keeping.archiving import PART_COLUMNS, Part, part_of
+from infra.store.searching.criteria import (
+    ATTEMPT_CRITERIA,
+    Criteria,
+    bound,
+    failure_kind,
+    postback_conditions,
+    run,
+)
 
 OF_ATTEMPTS = frozenset(ATTEMPT_CRITERIA)
 _BYTES = ("request_head", "body", "response_head", "request_body")

@@ -9,8 +9,8 @@ from sqlalchemy import Connection, Engine, text
 
 from infra.archives.form import DamagedArchiveError
 from infra.archives.reading import ArchiveReader
-from infra.store.archiving import PART_COLUMNS, Part, part_of
-from infra.store.legal_holds import held_destinations
+from infra.store.keeping.archiving import PART_COLUMNS, Part, part_of
+from infra.store.keeping.legal_holds import held_destinations
 from schemas.keeping import Policy, is_past
 
 BATCH = 5000

@@ -12,7 +12,7 @@ from sqlalchemy import Connection, Engine, text
 from infra.catalogue import policy_of
 from infra.db.partitions import PARTITIONED
 from infra.store import audit
-from infra.store.archiving import PART_COLUMNS, Part, part_of
+from infra.store.keeping.archiving import PART_COLUMNS, Part, part_of
 from schemas.destination import Contract
 from schemas.keeping import NOTHING, Keeping, Policy, read_policy
 

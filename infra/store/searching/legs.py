@@ -10,9 +10,9 @@ from typing import Any, Protocol
 
 from sqlalchemy import Connection
 
-from infra.store.criteria import ATTEMPT_CRITERIA, Criteria, bound, run
-from infra.store.cursors import Key, Sort
-from infra.store.sources import (
+from infra.store.searching.criteria import ATTEMPT_CRITERIA, Criteria, bound, run
+from infra.store.searching.cursors import Key, Sort
+from infra.store.searching.sources import (
     FEW,
     HIGHEST,
     LOWEST,

@@ -13,8 +13,9 @@ import orjson
 from sqlalchemy import Connection, Engine, text
 
 from infra.db.engine import copy_rows, copy_text, copy_value
-from infra.store import report_gathering, tombstones
-from infra.store.reports import ReportRecord, report_of
+from infra.store.keeping import tombstones
+from infra.store.reports import report_gathering
+from infra.store.reports.reports import ReportRecord, report_of
 from schemas.money import plain
 from schemas.reconciling.findings import Bucket, Finding
 from schemas.reconciling.options import ReportOptions

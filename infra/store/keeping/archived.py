@@ -12,7 +12,7 @@ from sqlalchemy import Connection, text
 
 from infra.archives.form import TABLES, DamagedArchiveError, Values
 from infra.archives.reading import ArchiveReader, id_of
-from infra.store.archiving import PART_COLUMNS, Part, part_of
+from infra.store.keeping.archiving import PART_COLUMNS, Part, part_of
 
 FOLDER_VARIABLE = "HOLDFIRE_ARCHIVE_DIR"
 """Where archives are looked for on this machine, if not in the folder that they were written to."""

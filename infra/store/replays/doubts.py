@@ -10,10 +10,10 @@ from sqlalchemy import Connection, Engine, Row, text
 
 from infra.store.by_hand import Selection, Signature
 from infra.store.correcting import FollowUp, after_settling
-from infra.store.replay_look import LOCK, Versions, execute, next_stretch
-from infra.store.replaying import BATCH, sign
+from infra.store.replays.replay_look import LOCK, Versions, execute, next_stretch
+from infra.store.replays.replaying import BATCH, sign
 from infra.store.rulings import promote_duplicates
-from infra.store.search import Criteria
+from infra.store.searching.search import Criteria
 from infra.store.transactions import retried
 from schemas.lifecycle import State
 from schemas.replaying import Refused, Said, Settled, settle

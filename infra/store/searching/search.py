@@ -14,8 +14,11 @@ from typing import Any, Generic, TypeVar
 from sqlalchemy import Engine, Row, text
 
 from infra.db.snapshot import snapshot
-from infra.store.archived import postback_of_archived
-from infra.store.criteria import (
+from infra.store.evidence import reject_record, signal_record
+from infra.store.keeping.archived import postback_of_archived
+from infra.store.naming import conversions_named
+from infra.store.records import ConversionRecord, FoundPostback, RejectRecord, SignalRecord
+from infra.store.searching.criteria import (
     ATTEMPT_CRITERIA,
     CONVERSION_CRITERIA,
     KNOWN,
@@ -29,11 +32,8 @@ from infra.store.criteria import (
     postback_conditions,
     run,
 )
-from infra.store.cursors import Cursor, Sort
-from infra.store.evidence import reject_record, signal_record
-from infra.store.naming import conversions_named
-from infra.store.paging import Search, SearchPage, search_all, search_page, search_pages, searching
-from infra.store.records import ConversionRecord, FoundPostback, RejectRecord, SignalRecord
+from infra.store.searching.cursors import Cursor, Sort
+from infra.store.searching.paging import Search, SearchPage, search_all, search_page, search_pages, searching
 from schemas.event import ConversionEvent, read_stored
 from schemas.signals import names
 

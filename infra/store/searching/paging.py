@@ -15,10 +15,10 @@ from typing import Any
 
 from sqlalchemy import Connection, Engine, Row
 
-from infra.store.criteria import Criteria, postback_conditions, run
-from infra.store.cursors import ORDERS, Cursor, Key, Sort, behind, search_mark
-from infra.store.legs import Few, Leg, Window, route
 from infra.store.records import FoundPostback
+from infra.store.searching.criteria import Criteria, postback_conditions, run
+from infra.store.searching.cursors import ORDERS, Cursor, Key, Sort, behind, search_mark
+from infra.store.searching.legs import Few, Leg, Window, route
 from schemas.click import read_matches
 from schemas.conversion import attributed
 from schemas.event import ConversionEvent, read_stored

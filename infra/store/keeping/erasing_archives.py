@@ -11,10 +11,10 @@ from sqlalchemy import Connection, Engine, text
 from infra.archives.form import DamagedArchiveError, Values
 from infra.archives.reading import ArchiveReader
 from infra.archives.rewriting import rewrite
-from infra.store.archived import place_of
-from infra.store.archiving import PART_COLUMNS, Part, part_of
-from infra.store.erasing import NotErasableError
-from infra.store.reach import Reach
+from infra.store.keeping.archived import place_of
+from infra.store.keeping.archiving import PART_COLUMNS, Part, part_of
+from infra.store.keeping.erasing import NotErasableError
+from infra.store.keeping.reach import Reach
 from schemas.erasing import bare_row
 
 

@@ -12,7 +12,7 @@ from typing import Any
 from sqlalchemy import Connection, Row, text
 
 from infra.store.by_hand import Extent, Selection
-from infra.store.replay_look import Looked, Options
+from infra.store.replays.replay_look import Looked, Options
 from schemas.ids import show
 from schemas.lifecycle import State
 from schemas.network import AdjustmentKind

@@ -19,10 +19,10 @@ from infra.db.engine import as_json
 from infra.store import audit, correcting
 from infra.store.destinations import read_version
 from infra.store.intake import SIGNALS_LOCK
-from infra.store.legal_holds import holding
-from infra.store.reach import Reach, find, tombstones_of
+from infra.store.keeping.legal_holds import holding
+from infra.store.keeping.reach import Reach, find, tombstones_of
+from infra.store.keeping.tombstones import ERASURE_LOCK, make_key
 from infra.store.rulings import VOIDABLE_SQL, promote_duplicates
-from infra.store.tombstones import ERASURE_LOCK, make_key
 from infra.store.transactions import retried
 from schemas.erasing import ERASED, Kind, bare_event, bare_row, digest, event_value, pseudonym
 

@@ -12,7 +12,7 @@ import orjson
 from sqlalchemy import Connection, Engine, text
 
 from infra.store import audit
-from infra.store.search import Criteria, conversions_matching, postback_conditions
+from infra.store.searching.search import Criteria, conversions_matching, postback_conditions
 from schemas.lifecycle import State
 from schemas.verdict import VerdictKind
 

@@ -15,7 +15,7 @@ from typing import Any
 
 from sqlalchemy import Row
 
-from infra.store.criteria import Criteria
+from infra.store.searching.criteria import Criteria
 
 _VERSION = 1
 _INSTANT = re.compile(r"(\d{4}-\d\d-\d\d \d\d:\d\d:\d\d)(?:\.\d{1,6})?\+00")

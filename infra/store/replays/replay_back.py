@@ -9,9 +9,9 @@ from sqlalchemy import Connection, Engine, Row, text
 from infra.store import correcting
 from infra.store.by_hand import Signature
 from infra.store.destinations import read_version
-from infra.store.replay_look import LOCK
-from infra.store.replay_records import UnknownRunError
-from infra.store.replaying import BATCH, sign
+from infra.store.replays.replay_look import LOCK
+from infra.store.replays.replay_records import UnknownRunError
+from infra.store.replays.replaying import BATCH, sign
 from infra.store.rulings import promote_duplicates
 from infra.store.transactions import retried
 

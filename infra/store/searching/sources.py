@@ -14,7 +14,7 @@ from typing import Any
 
 from sqlalchemy import Connection
 
-from infra.store.criteria import POINTS, Criteria, bound, run
+from infra.store.searching.criteria import POINTS, Criteria, bound, run
 from schemas.lifecycle import State
 
 FEW = 2000

@@ -18,8 +18,8 @@ from infra.db.engine import as_json
 from infra.store.by_hand import Selection, Signature, extent
 from infra.store.dedupe import claim_keys
 from infra.store.intake import serialise
-from infra.store.replay_look import LOCK, Looked, Options, as_before, look, needing_keys, next_stretch
-from infra.store.replay_records import (
+from infra.store.replays.replay_look import LOCK, Looked, Options, as_before, look, needing_keys, next_stretch
+from infra.store.replays.replay_records import (
     ReplayPlan,
     RunRecord,
     UnknownRunError,

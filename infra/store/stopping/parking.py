@@ -15,9 +15,9 @@ from typing import Any
 from sqlalchemy import Connection, Engine, Row, text
 
 from infra.store import audit
-from infra.store.breaking import keep_breaker, read_breaker
 from infra.store.destinations import read_version
-from infra.store.stopping import END_PAUSE, PAUSED
+from infra.store.stopping.breaking import keep_breaker, read_breaker
+from infra.store.stopping.stopping import END_PAUSE, PAUSED
 from schemas.breaker import PROBES, BreakerState, send_probes
 from schemas.breaker import look as after_time
 from schemas.destination import DestinationVersion

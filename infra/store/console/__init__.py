@@ -1,0 +1,1 @@
+"""What the console keeps of its own: accounts, sessions, and the newest attempts for whoever watches."""

@@ -1,0 +1,1 @@
+"""How long evidence is kept, where it goes, and how a person is forgotten."""
