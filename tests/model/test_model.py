@@ -50,6 +50,7 @@ def bench(engine: Engine) -> Iterator[Bench]:
     yield from quiet_bench(engine)
 
 
+@pytest.mark.timeout(600)  # a minute where nothing else runs
 def test_no_story_tells_store_and_model_apart(bench: Bench) -> None:
     """Ten thousand random steps, and after each one both say the same of everything."""
     machine = machine_on(bench, people=False)
@@ -57,6 +58,7 @@ def test_no_story_tells_store_and_model_apart(bench: Bench) -> None:
     assert machine.steps >= 10_000
 
 
+@pytest.mark.timeout(600)  # a minute where nothing else runs
 def test_no_story_with_people_in_it_tells_store_and_model_apart(bench: Bench) -> None:
     """They fire again what has ended, think better of it, and settle what is in doubt."""
     machine = machine_on(bench)

@@ -23,6 +23,7 @@ def bench(engine: Engine) -> Iterator[Bench]:
     yield from quiet_bench(engine)
 
 
+@pytest.mark.timeout(600)  # a minute where nothing else runs
 def test_no_story_with_pauses_tells_store_and_model_apart(bench: Bench) -> None:
     """Over a thousand random steps; and what the rules are about is met in them."""
     machine = stopped_machine_on(bench)
