@@ -43,8 +43,9 @@ WIDE = {"width": 1280, "height": 900}
 NARROW = {"width": 320, "height": 640}
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def browser() -> Iterator[Browser]:
+    """Of one module: while Playwright is there its event loop runs in this thread, and tests elsewhere run loops of their own."""
     if CHROMIUM is None:
         pytest.skip(
             "there is no Chromium here; install the distribution's package `chromium` to run these tests"
@@ -188,7 +189,7 @@ def _note(tab: Tab, words: str, wrong: bool = True) -> None:
         tab.complaints.append(words)
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def signed_in(browser: Browser, console: str) -> dict[str, Any]:
     """The state of a browser in which the operator has signed in, for tests that are about something else."""
     context = browser.new_context()

@@ -63,9 +63,7 @@ def test_a_report_is_reconciled_with_the_keyboard(
     tab_to(page, "Destination")
     page.keyboard.type("push")
     tab_to(page, "Report")
-    with page.expect_file_chooser() as chooser:
-        page.keyboard.press("Enter")
-    chooser.value.set_files(report)
+    page.locator("input[type=file]:focus").set_input_files(report)
     tab_to(page, "Look at it")
     page.keyboard.press("Enter")
     expect(page.get_by_role("heading", level=1)).to_contain_text("november.csv")

@@ -417,7 +417,7 @@ def test_a_run_outlives_whoever_drives_it(ground: Ground, sink: SinkThread, data
 DRIVER = """
 import sys
 from infra.db.engine import open_engine
-from infra.store import replaying
+from infra.store.replays import replaying
 engine = open_engine(sys.argv[1])
 while replaying.advance(engine, int(sys.argv[2]), batch=2).ended_at is None:
     print("batch", flush=True)

@@ -407,7 +407,7 @@ def test_a_rare_failure_among_many_answers_never_opens_it(ground: Ground, gun: G
     """Every failure is told with the answers before it, and the breaker forgets it after as many more."""
     ground.apply(contract("d", generic_url(sink.url), retry=PATIENT, breaker=TOUCHY | {"share": 0.5}))
     for batch in range(6):
-        sink.client.plan([{"match": {}, "behave": "status:503", "times": 1}])
+        sink.client.plan([{"match": {}, "behave": "status:503", "times": 1, "per": "rule"}])
         take(ground, 12, start=batch * 12)
         gun.fire_until_final(60)
     assert ground.states() == {"delivered": 72}
