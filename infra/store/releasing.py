@@ -69,7 +69,7 @@ class Backlog:
 
 @dataclass(frozen=True, slots=True)
 class Claimed:
-    """What a pass leased, and whether there may be more to lease or to park."""
+    """What a pass leased, and whether there may be more to lease."""
 
     leases: list[Lease]
     more: bool
@@ -87,8 +87,7 @@ def claim_all(engine: Engine, *, limit: int, lease_s: float, per_lease: int) -> 
         rows = _claim(connection, token, limit, lease_s, besides)
     leases = _leases(token, rows, per_lease)
     more = len(rows) >= limit
-    if besides and (parked := parking.park(engine, besides)):
-        more |= parked >= parking.PARK_LIMIT
+    if besides and parking.park(engine, besides):
         with engine.begin() as connection:
             _, queues = parking.look(connection)
     room = max(1, limit // per_lease)
