@@ -27,14 +27,16 @@ def bench(engine: Engine) -> Iterator[Bench]:
 def test_no_story_with_pauses_tells_store_and_model_apart(bench: Bench) -> None:
     """Over a thousand random steps; and what the rules are about is met in them."""
     machine = stopped_machine_on(bench)
+    met = {"stopped at the gate", "drawn from a queue", "resumed with a queue"}
+    told = settings(STORIES, derandomize=False, max_examples=40, stateful_step_count=50)
     try:
-        run_state_machine_as_test(
-            machine, settings=settings(STORIES, max_examples=40, stateful_step_count=50)
-        )
+        for number in range(LIBRARIES):
+            run_state_machine_as_test(seed(number)(machine), settings=told)
+            if met <= machine.situations.keys():
+                break  # one library of stories nearly always has all of it
     except AssertionError as error:
         raise AssertionError("\n".join([str(error), *machine.last])) from None
     assert machine.steps >= 1_000
-    met = {"stopped at the gate", "drawn from a queue", "resumed with a queue"}
     assert met <= machine.situations.keys(), machine.situations
 
 
