@@ -10,8 +10,9 @@ from sqlalchemy import Engine
 
 from infra.filters import AskingError, Filters
 from infra.store import audit
-from infra.store.by_hand import Selection, Signature
+from infra.store.by_hand import Signature
 from infra.store.firing import database_now
+from infra.store.selection import Selection
 from schemas.ids import parse
 
 LONGEST_REASON = 500
@@ -48,9 +49,9 @@ def read_selection(engine: Engine, command: str, identifier: str | None, filters
     prefix, number = parsed
     match prefix:
         case "pb":
-            return Selection(criteria, postback_id=number)
+            return Selection(replace(criteria, postback_id=number))
         case "cv":
-            return Selection(criteria, conversion_id=number)
+            return Selection(replace(criteria, conversion_id=number))
         case _:
             raise AskingError(
                 f"{command}: {identifier} is no postback; give pb_N, cv_N or an event id, as `holdfire trail {identifier}` "

@@ -11,8 +11,8 @@ import typer
 from infra.filters import AsJson, AskingError, Filters, with_filters
 from infra.open import open_store
 from infra.selecting import DryRun, Identifier, Reason, read_selection, read_signature
-from infra.store.by_hand import extent
 from infra.store.replays.doubts import DoubtAnswer, consider_doubts, settle_all
+from infra.store.selection import extent
 from investigations.page import line, print_json, show
 from investigations.words import visible
 from schemas.ids import show as show_id

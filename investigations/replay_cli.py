@@ -14,10 +14,10 @@ from infra.filters import AsJson, AskingError, Filters, with_filters
 from infra.open import open_store
 from infra.selecting import DryRun, Identifier, Reason, Who, read_selection, read_signature
 from infra.store import audit
-from infra.store.by_hand import Selection
 from infra.store.replays import replaying
 from infra.store.replays.replay_look import Options
 from infra.store.replays.replay_records import RunRecord
+from infra.store.selection import Selection
 from investigations.page import print_json, say, show
 from investigations.replay_page import plan_json, plan_page, progress_words, run_json, run_page
 from schemas.ids import parse
@@ -114,7 +114,7 @@ def _show_plan(engine: Engine, selection: Selection, options: Options, *, as_jso
 
 def _ask(engine: Engine, selection: Selection, options: Options, *, yes: bool, as_json: bool) -> None:
     """Before more than one postback is fired again, a person sees what, and says yes."""
-    if yes or selection.postback_id is not None:
+    if yes or selection.criteria.postback_id is not None:
         return
     plan = replaying.plan(engine, selection, options.force, with_current_version=options.with_current_version)
     if plan.moved <= 1:

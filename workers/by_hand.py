@@ -10,7 +10,8 @@ from pydantic_core import PydanticCustomError
 from infra.filters import AsJson, AskingError, Filters, iso_instant, with_filters
 from infra.open import open_store
 from infra.selecting import DryRun, Identifier, Reason, Who, read_selection, read_signature
-from infra.store.by_hand import carry_out, consider, extent
+from infra.store.by_hand import carry_out, consider
+from infra.store.selection import extent
 from schemas.by_hand import Act, Errand, Extension
 from schemas.durations import parse as parse_duration
 from workers.by_hand_page import Report

@@ -12,9 +12,9 @@ from sqlalchemy import Connection, Engine, Row, TextClause, text
 from infra.db.engine import as_json
 from infra.store import correcting
 from infra.store.destinations import read_version
-from infra.store.replays.causes import OF_CAUSE
 from infra.store.rulings import VOIDABLE_SQL, promote_duplicates
-from infra.store.searching.search import Criteria, postback_conditions
+from infra.store.searching.criteria import run as run_on
+from infra.store.selection import Selection, stretches
 from infra.store.stopping.stopping import STOPPED_VERSIONS
 from infra.store.transactions import retried
 from schemas.by_hand import Act, Decision, Errand, Moved, Postback, decide
@@ -22,41 +22,6 @@ from schemas.lifecycle import State
 
 BATCH = 1000
 """Postbacks a transaction: their locks are held for a fraction of a second."""
-
-_MATCHING = "FROM postbacks p JOIN conversions c ON c.id = p.conversion_id WHERE"
-
-
-@dataclass(frozen=True, slots=True)
-class Selection:
-    """Which postbacks are meant; everything given must hold."""
-
-    criteria: Criteria
-    postback_id: int | None = None
-    conversion_id: int | None = None
-    cause: str | None = None
-    """Key of what ended it, as ``infra.store.replays.causes`` gives it."""
-
-    @property
-    def is_narrow(self) -> bool:
-        """Whether an index leads straight to all that match."""
-        asked = self.criteria
-        points = (self.postback_id, self.conversion_id, asked.order_id, asked.click_id, asked.event_id)
-        return any(point is not None for point in points)
-
-    def conditions(self) -> tuple[str, dict[str, Any]]:
-        where, values = postback_conditions(self.criteria)
-        if self.postback_id is not None:
-            where += " AND p.id = :postback_id"
-        if self.conversion_id is not None:
-            where += " AND p.conversion_id = :conversion_id"
-        if self.cause is not None:
-            where += f" AND {OF_CAUSE}"
-        own = {
-            "postback_id": self.postback_id,
-            "conversion_id": self.conversion_id,
-            "cause": self.cause,
-        }
-        return where, values | own
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,35 +45,13 @@ class Answer:
     decision: Decision
 
 
-@dataclass(frozen=True, slots=True)
-class Extent:
-    """What there is to look at: how many match, and the newest postback of all. What comes later is left alone."""
-
-    count: int
-    last: int
-
-
-def extent(engine: Engine, selection: Selection) -> Extent:
-    where, values = selection.conditions()
-    query = f"SELECT count(*) AS matching, (SELECT coalesce(max(id), 0) FROM postbacks) AS last {_MATCHING} {where}"  # noqa: S608 — fixed fragments
-    with engine.connect() as connection:
-        (row,) = _run(connection, query, values)
-        return Extent(row.matching, row.last)
-
-
 def consider(
     engine: Engine, selection: Selection, errand: Errand, last: int, *, batch: int = BATCH
 ) -> Iterator[list[Answer]]:
     """What ``carry_out`` would do now, batch by batch; nothing is changed or locked."""
-    after = 0
-    while True:
+    for ids in stretches(engine, selection, last, batch):
         with engine.connect() as connection:
-            rows = _look(connection, selection, after, last, batch, lock=False)
-        if rows:
-            yield [_answer(errand, row) for row in rows]
-        if len(rows) < batch:
-            return
-        after = rows[-1].id
+            yield [_answer(errand, row) for row in _look(connection, selection, ids, lock=False)]
 
 
 def carry_out(  # noqa: PLR0913 — what, at which ones, by whom, and how many at a time
@@ -126,35 +69,28 @@ def carry_out(  # noqa: PLR0913 — what, at which ones, by whom, and how many a
     signal or another hand one goes first, and the other sees what it did. Yields what was committed; going on
     after an interruption is calling it again.
     """
-    after = 0
-    while True:
+    for ids in stretches(engine, selection, last, batch):
 
-        def run(connection: Connection, after: int = after) -> list[Answer]:
-            rows = _look(connection, selection, after, last, batch, lock=True)
-            answers = [_answer(errand, row) for row in rows]
+        def run(connection: Connection, ids: list[int] = ids) -> list[Answer]:
+            answers = [_answer(errand, row) for row in _look(connection, selection, ids, lock=True)]
             _do(connection, errand.act, signature, answers)
             return answers
 
-        answers = retried(engine, run)
-        if answers:
+        if answers := retried(engine, run):
             yield answers
-        if len(answers) < batch:
-            return
-        after = answers[-1].postback_id
 
 
-def _look(  # noqa: PLR0913, PLR0917 — what matches, from where to where, how many, and whether to lock
-    connection: Connection, selection: Selection, after: int, last: int, limit: int, lock: bool
-) -> Sequence[Row[Any]]:
-    """The next postbacks that match. Under lock, the conditions hold of what was committed while it was waited for."""
+def _look(connection: Connection, selection: Selection, ids: list[int], *, lock: bool) -> Sequence[Row[Any]]:
+    """Those of ``ids`` that match. Under lock, the conditions hold of what was committed while it was waited for."""
     where, values = selection.conditions()
     query = f"""
         SELECT p.id, p.conversion_id, p.state, p.attempts, p.release_at, p.expires_at, p.void_reason,
             (p.due_at = 'infinity') IS TRUE AS waits_for_hand, p.let_go_at IS NOT NULL AS let_go, p.falls_back,
             now() AS now, p.version_id IN ({STOPPED_VERSIONS}) AS stopped
-        {_MATCHING} {where} AND p.id > :after AND p.id <= :last ORDER BY p.id LIMIT :limit"""
+        FROM postbacks p JOIN conversions c ON c.id = p.conversion_id
+        WHERE p.id = ANY(:ids) AND {where} ORDER BY p.id"""  # noqa: S608 — fixed fragments
     query += " FOR UPDATE OF p" if lock else ""
-    return _run(connection, query, values | {"after": after, "last": last, "limit": limit})
+    return run_on(connection, query, values | {"ids": ids})
 
 
 def _answer(errand: Errand, row: Row[Any]) -> Answer:
@@ -257,8 +193,3 @@ _RELEASE = text("""
 def _move(connection: Connection, statement: TextClause, moved: list[tuple[int, Moved]]) -> None:
     rows = [{"id": number, "release_at": decision.release_at} for number, decision in moved]
     connection.execute(statement, {"rows": as_json(rows)})
-
-
-def _run(connection: Connection, statement: str, values: dict[str, Any]) -> Sequence[Row[Any]]:
-    bound = text(statement)
-    return connection.execute(bound, {name: values[name] for name in bound.compile().params}).all()

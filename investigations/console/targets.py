@@ -10,9 +10,9 @@ from urllib.parse import urlencode
 
 from starlette.requests import Request
 
-from infra.store.by_hand import Selection
 from infra.store.searching import search
 from infra.store.searching.search import Criteria
+from infra.store.selection import Selection
 from investigations.console.errors import BadRequestError
 from investigations.console.frame import NotFoundError, engine_of
 from investigations.console.reading import number_of
@@ -55,19 +55,17 @@ def _postback(request: Request, text: str) -> Target:
     if of is None:
         raise NotFoundError(f"There is no postback {text}.")
     back = f"/conversions/{show('cv', of)}#{text}"
-    return Target(Selection(Criteria(), postback_id=number), text, {"postback": text}, back)
+    return Target(Selection(Criteria(postback_id=number)), text, {"postback": text}, back)
 
 
 def _conversion(_: Request, text: str) -> Target:
     number = number_of(text, "cv")
-    selection = Selection(Criteria(), conversion_id=number)
+    selection = Selection(Criteria(conversion_id=number))
     return Target(selection, f"all postbacks of {text}", {"conversion": text}, f"/conversions/{text}")
 
 
 def _cause(_: Request, text: str) -> Target:
-    return Target(
-        Selection(Criteria(), cause=text), f"all that ended of cause {text}", {"cause": text}, "/dead"
-    )
+    return Target(Selection(cause=text), f"all that ended of cause {text}", {"cause": text}, "/dead")
 
 
 def _search(_: Request, text: str) -> Target:

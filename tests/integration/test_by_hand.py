@@ -18,10 +18,11 @@ from typer.testing import CliRunner, Result
 from infra.filters import AskingError
 from infra.sink.thread import SinkThread
 from infra.store import by_hand, releasing
-from infra.store.by_hand import Answer, Selection, Signature
+from infra.store.by_hand import Answer, Signature
 from infra.store.evidence import read_life
 from infra.store.ledger import read_ledger
 from infra.store.searching.search import Criteria
+from infra.store.selection import Selection, extent
 from investigations.next_step import next_step
 from investigations.trail import moments
 from schemas.by_hand import Act, Errand, Extension, Moved, Refused
@@ -67,7 +68,7 @@ def run(database_url: str) -> Callable[..., Result]:
 
 
 def do(ground: Ground, errand: Errand, selection: Selection = EVERYTHING, **how: Any) -> list[Answer]:
-    last = by_hand.extent(ground.engine, selection).last
+    last = extent(ground.engine, selection).last
     done = by_hand.carry_out(ground.engine, selection, errand, ANNA, last, **how)
     return [answer for batch in done for answer in batch]
 
@@ -207,7 +208,7 @@ def test_an_adjustment_that_is_voided_leaves_a_loss_on_record(ground: Ground, si
         gun.fire()
         ground.take(signal("refund", "r", "e"))
         adjustment = ground.one("SELECT id FROM postbacks WHERE adjusts IS NOT NULL")
-        (answer,) = do(ground, VOID, Selection(Criteria(), postback_id=adjustment))
+        (answer,) = do(ground, VOID, Selection(Criteria(postback_id=adjustment)))
     assert moved(answer).state is State.VOIDED
     assert [(str(row.lost), row.adjustments) for row in ground.rows(CORRECTED)] == [("49.90", 1)]
 
@@ -382,7 +383,7 @@ def test_in_batches_none_is_left_out_and_none_is_done_twice(ground: Ground) -> N
     """What comes after the beginning is left alone; a second call finds all of them done."""
     ground.apply(contract("d", NOWHERE, hold=HOLD))
     ground.take(*(conversion(f"e{number}") for number in range(25)))
-    last = by_hand.extent(ground.engine, EVERYTHING).last
+    last = extent(ground.engine, EVERYTHING).last
     batches = by_hand.carry_out(ground.engine, EVERYTHING, VOID, ANNA, last, batch=10)
     sizes = [len(next(batches))]
     ground.take(conversion("late"))

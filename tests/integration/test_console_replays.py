@@ -7,11 +7,12 @@ from collections.abc import Iterator
 import pytest
 from sqlalchemy import Engine, text
 
-from infra.store.by_hand import Selection, Signature
+from infra.store.by_hand import Signature
 from infra.store.replays import replaying
 from infra.store.replays.causes import causes
 from infra.store.replays.replay_look import Options
 from infra.store.searching.search import Criteria
+from infra.store.selection import Selection
 from schemas.ids import show
 from schemas.lifecycle import State
 from schemas.verdict import VerdictKind
@@ -135,7 +136,7 @@ def test_all_that_a_search_finds_is_fired_again(operator: Visitor, engine: Engin
 
 def test_a_run_that_its_process_left_is_gone_on_with(operator: Visitor, engine: Engine, scene: Scene) -> None:
     postback = dead(scene, "left")
-    selection = Selection(Criteria(), postback_id=int(postback[3:]))
+    selection = Selection(Criteria(postback_id=int(postback[3:])))
     number = replaying.begin(engine, selection, Options(), Signature("someone", "began, and went away"))
     path = f"/replays/{show('rn', number)}"
     assert "has left it" in operator.get(path).text

@@ -7,19 +7,21 @@ from typing import Any
 import pytest
 from sqlalchemy import Engine, text
 
-from infra.store.by_hand import Selection, Signature
+from infra.store.by_hand import Signature
 from infra.store.replays import replaying
 from infra.store.replays.doubts import settle_by_hand
 from infra.store.replays.replay_back import stop
 from infra.store.replays.replay_look import Options
 from infra.store.searching.search import Criteria
+from infra.store.selection import Selection, extent, stretches
 from schemas.lifecycle import State
 from schemas.replaying import Said
+from schemas.verdict import VerdictKind
 from tests.integration.ground import Ground, cleared, contract, generic_url
 from tests.integration.test_signal_plans import plans
 
 THERE = 60_000
-LARGE = {"conversions", "postbacks", "dedupe_keys", "replays", "audit", "intents"}
+LARGE = {"conversions", "postbacks", "dedupe_keys", "replays", "audit", "intents", "attempts"}
 ANNA = Signature("anna", "the network is back")
 DEAD = Selection(Criteria(states=(State.DEAD,)))
 
@@ -48,6 +50,14 @@ def ground(engine: Engine) -> Ground:
             CASE WHEN id % 10 = 3 THEN id - 1 END, CASE WHEN id % 10 = 3 THEN 'retraction' END FROM made""",
         n=THERE,
     )
+    ground.run("""
+        INSERT INTO attempts (id, postback_id, version_id, number, status_code, intent_at, ended_at, trigger, worker,
+            worker_version, verdict, rule, state, error_class)
+        SELECT id, id, version_id, 1, CASE WHEN id % 20 = 0 THEN 503 END, now(), now(), 'release', 'w:1', '1',
+            CASE WHEN id % 20 = 0 THEN 'retry' ELSE 'unknown' END,
+            CASE WHEN id % 20 = 0 THEN 'status 503' ELSE 'timeout after the request was sent' END, 'dead',
+            CASE WHEN id % 20 <> 0 THEN 'TimeoutError' END
+        FROM postbacks WHERE state = 'dead'""")
     ground.run(
         """
         INSERT INTO replay_runs (who, reason, selection, forced, with_current_version, per_second, matching, last_id)
@@ -107,10 +117,33 @@ def test_one_postback_is_found_by_an_index(ground: Ground, engine: Engine) -> No
     ground.run("UPDATE postbacks SET state = 'in_doubt' WHERE id = 59990")
     with plans(engine) as found:
         for selection in (
-            Selection(Criteria(), postback_id=10),
-            Selection(Criteria(), conversion_id=10),
+            Selection(Criteria(postback_id=10)),
+            Selection(Criteria(conversion_id=10)),
             Selection(Criteria(order_id="o10")),
         ):
             assert replaying.plan(engine, selection).matching == 1
         settle_by_hand(engine, [59_990], Said.NOT_COUNTED, ANNA)
+    assert scanned(found) == []
+
+
+@pytest.mark.parametrize(
+    "asked",
+    [
+        {"states": (State.DEAD,), "error": "timeout"},
+        {"states": (State.DEAD,), "status_codes": (500, 599)},
+        {"verdict": VerdictKind.UNKNOWN, "source": "shop"},
+        {"destination": "d", "adjustments": False, "verdict": VerdictKind.RETRY},
+    ],
+    ids=" ".join,
+)
+def test_what_is_acted_on_is_come_by_through_indexes(
+    ground: Ground, engine: Engine, asked: dict[str, Any]
+) -> None:
+    """Counted and walked by whichever index serves; a state and an attempt's filter together are no reason to read all."""
+    selection = Selection(Criteria(**asked))
+    with plans(engine) as found:
+        there = extent(engine, selection)
+        looked = [number for ids in stretches(engine, selection, there.last, 700) for number in ids]
+    assert there.count == len(looked) == THERE // 20
+    assert looked == sorted(set(looked))
     assert scanned(found) == []

@@ -15,7 +15,7 @@ import pytest
 from sqlalchemy import Engine
 
 from infra.sink import SinkThread
-from infra.store.by_hand import Selection, Signature
+from infra.store.by_hand import Signature
 from infra.store.ledger import read_ledger
 from infra.store.replays import replaying
 from infra.store.replays.doubts import settle_by_hand
@@ -23,6 +23,7 @@ from infra.store.replays.replay_back import stop
 from infra.store.replays.replay_look import Options
 from infra.store.replays.replay_records import RunRecord
 from infra.store.searching.search import Criteria
+from infra.store.selection import Selection
 from schemas.lifecycle import State
 from schemas.replaying import Said
 from tests.integration.ground import TOKEN, Ground, cleared, contract, conversion, generic_url, signal, until
@@ -317,7 +318,7 @@ def test_a_network_that_forgets_repeats_is_not_fired_at_again_unforced(
 
 def test_two_runs_over_the_same_postbacks_fire_each_once(ground: Ground, sink: SinkThread) -> None:
     """Begun together and advanced by four threads at once, in batches that interleave; the sink counts each one once."""
-    ground.apply(contract("d", generic_url(sink.url), retry=ONCE))
+    ground.apply(contract("d", generic_url(sink.url), retry=ONCE, breaker=False))
     sink.client.plan([{"behave": "status:503", "times": 1}])
     ground.take(*(conversion(f"e{n}") for n in range(120)))
     with ground.firing() as gun:
@@ -349,7 +350,7 @@ def test_two_runs_over_the_same_postbacks_fire_each_once(ground: Ground, sink: S
 
 def test_refunds_race_a_run_and_nothing_taken_back_is_counted(ground: Ground, sink: SinkThread) -> None:
     """Of a refund and a replay one goes first: no order is credited whose refund was committed before it fired."""
-    ground.apply(contract("d", generic_url(sink.url), retry=ONCE))
+    ground.apply(contract("d", generic_url(sink.url), retry=ONCE, breaker=False))
     sink.client.plan([{"behave": "status:503", "times": 1}])
     orders = [f"e{n}" for n in range(150)]
     ground.take(*map(conversion, orders))
@@ -389,7 +390,7 @@ def test_refunds_race_a_run_and_nothing_taken_back_is_counted(ground: Ground, si
 
 def test_a_run_outlives_whoever_drives_it(ground: Ground, sink: SinkThread, database_url: str) -> None:
     """Killed between two batches, it goes on from there; nobody is fired twice and nobody is left out."""
-    ground.apply(contract("d", generic_url(sink.url), retry=ONCE))
+    ground.apply(contract("d", generic_url(sink.url), retry=ONCE, breaker=False))
     sink.client.plan([{"behave": "status:503", "times": 1}])
     ground.take(*(conversion(f"e{n}") for n in range(60)))
     with ground.firing() as gun:
@@ -426,7 +427,7 @@ while replaying.advance(engine, int(sys.argv[2]), batch=2).ended_at is None:
 
 def test_a_worker_that_dies_in_a_run_leaves_it_to_the_networks_rule(ground: Ground, sink: SinkThread) -> None:
     """The replay's intent was recorded and its outcome never: in doubt, where the network counts a second one twice."""
-    ground.apply(contract("d", generic_url(sink.url), retry=ONCE))
+    ground.apply(contract("d", generic_url(sink.url), retry=ONCE, breaker=False))
     sink.client.plan([{"behave": "status:503", "times": 1}])
     ground.take(conversion("e1"))
     with ground.firing(lease_s=0.5) as gun:

@@ -20,11 +20,12 @@ from infra.filters import AskingError
 from infra.sink import SinkThread
 from infra.store import by_hand, releasing
 from infra.store import firing as store
-from infra.store.by_hand import Selection, Signature
+from infra.store.by_hand import Signature
 from infra.store.destinations import Destinations
 from infra.store.evidence import read_life
 from infra.store.ledger import read_ledger
 from infra.store.searching.search import Criteria
+from infra.store.selection import Selection, extent
 from infra.store.stopping import breaking, parking
 from infra.store.stopping.stopping import pause, resume, stops, waiting
 from investigations.next_step import next_step
@@ -291,7 +292,7 @@ def test_a_release_by_hand_keeps_its_place_and_says_that_it_waits(
     pause(ground.engine, "d", "anna", "stop")
     gun.fire()
     chosen, release = Selection(Criteria(event_id="e1")), Errand(Act.RELEASE)
-    last = by_hand.extent(ground.engine, chosen).last
+    last = extent(ground.engine, chosen).last
     ((answer,),) = by_hand.carry_out(ground.engine, chosen, release, Signature("ben", "by phone"), last)
     assert isinstance(answer.decision, Moved)
     assert answer.decision.says == "it is due and fires once its destination goes on"

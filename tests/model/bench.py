@@ -12,13 +12,14 @@ from urllib.parse import parse_qs, urlsplit
 from sqlalchemy import Engine, Row, text
 
 from infra.store import destinations, firing, releasing
-from infra.store.by_hand import Selection, Signature
+from infra.store.by_hand import Signature
 from infra.store.destinations import Destinations
 from infra.store.ledger import read_ledger
 from infra.store.replays import replay_back, replaying
 from infra.store.replays.doubts import settle_by_hand
 from infra.store.replays.replay_look import Options
 from infra.store.searching.search import Criteria
+from infra.store.selection import Selection
 from schemas.exchange import Answer, Failure, FailureKind, Hop
 from schemas.postback import Gated, Lease, LostAttempt, Prepared, SettledAttempt, Stopped
 from schemas.replaying import Said, Settled
@@ -190,7 +191,7 @@ class Bench:
     def replay(self, postback_id: int | None, *, force: bool) -> tuple[int, dict[int, str | None]]:
         """A run over one postback or all of them, at a rate that no clock of minutes sees. Returns its id, and why each of
         those that it looked at was refused, None if it fires again."""
-        selection = Selection(Criteria(), postback_id=postback_id)
+        selection = Selection(Criteria(postback_id=postback_id))
         run_id = replaying.begin(
             self.engine, selection, Options(force=force, per_second=1000), Signature("anna", "a story")
         )

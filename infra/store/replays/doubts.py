@@ -8,12 +8,12 @@ from typing import Any
 
 from sqlalchemy import Connection, Engine, Row, text
 
-from infra.store.by_hand import Selection, Signature
+from infra.store.by_hand import Signature
 from infra.store.correcting import FollowUp, after_settling
-from infra.store.replays.replay_look import LOCK, Versions, execute, next_stretch
+from infra.store.replays.replay_look import LOCK, Versions, execute
 from infra.store.replays.replaying import BATCH, sign
 from infra.store.rulings import promote_duplicates
-from infra.store.searching.search import Criteria
+from infra.store.selection import Selection, stretches
 from infra.store.transactions import retried
 from schemas.lifecycle import State
 from schemas.replaying import Refused, Said, Settled, settle
@@ -59,7 +59,7 @@ def settle_by_hand(
     """
     return retried(
         engine,
-        lambda connection: _settle(connection, Selection(Criteria()), list(postback_ids), said, signature),
+        lambda connection: _settle(connection, Selection(), list(postback_ids), said, signature),
     )
 
 
@@ -67,32 +67,22 @@ def settle_all(
     engine: Engine, selection: Selection, said: Said, signature: Signature, last: int
 ) -> Iterator[list[DoubtAnswer]]:
     """As ``settle_by_hand``, to all that match up to the id ``last``, a batch a transaction; calling it again goes on."""
-    after = 0
-    while after < last:
-        with engine.connect() as connection:
-            stretch = next_stretch(connection, selection, after, last, BATCH, None)
-        ids = stretch.ids
+    for ids in stretches(engine, selection, last, BATCH):
 
         def run(connection: Connection, ids: list[int] = ids) -> list[DoubtAnswer]:
             return _settle(connection, selection, ids, said, signature)
 
-        if ids:
-            yield retried(engine, run)
-        after = stretch.upto
+        if answers := retried(engine, run):
+            yield answers
 
 
 def consider_doubts(
     engine: Engine, selection: Selection, said: Said, last: int
 ) -> Iterator[list[DoubtAnswer]]:
     """What ``settle_all`` would do now; nothing is changed or locked."""
-    after = 0
-    while after < last:
+    for ids in stretches(engine, selection, last, BATCH):
         with engine.connect() as connection:
-            stretch = next_stretch(connection, selection, after, last, BATCH, None)
-            answers = [_answer(row, said) for row in _rows(connection, selection, stretch.ids)]
-        if answers:
-            yield answers
-        after = stretch.upto
+            yield [_answer(row, said) for row in _rows(connection, selection, ids)]
 
 
 def _rows(connection: Connection, selection: Selection, ids: list[int]) -> Sequence[Row[Any]]:

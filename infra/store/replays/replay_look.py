@@ -9,10 +9,11 @@ from typing import Any
 
 from sqlalchemy import Connection, Row, text
 
-from infra.store.by_hand import Selection
 from infra.store.dedupe import Holder, read_holders
 from infra.store.destinations import read_version
 from infra.store.firing import stored_event
+from infra.store.searching.paging import Narrowing
+from infra.store.selection import Selection
 from schemas.adjustment import NOTHING, credited, kind_of, stands
 from schemas.conversion import StoredConversion, click_id_for, dedupe_key, unrenderable
 from schemas.destination import Contract, DestinationVersion
@@ -20,9 +21,6 @@ from schemas.event import ConversionEvent
 from schemas.lifecycle import State
 from schemas.replaying import PER_SECOND, Again, Decision, Postback, Refused, Rival, decide
 from schemas.verdict import Dedupe
-
-STRIDE = 50_000
-"""Ids that one statement walks over at most: of few matches among many postbacks none takes long."""
 
 ERASED: Decision = Refused("it was erased at a person's request: what it reported is not known any more")
 
@@ -77,28 +75,11 @@ class Looked:
         return click_id_for(self.version.contract, self.event)
 
 
-@dataclass(frozen=True, slots=True)
-class Stretch:
-    """Ids of postbacks that match, in order, and how far that was looked."""
-
-    ids: list[int]
-    upto: int
-
-
-def next_stretch(  # noqa: PLR0913, PLR0917 — what matches, from where to where, for which run, and how many
-    connection: Connection, selection: Selection, after: int, last: int, limit: int, run_id: int | None
-) -> Stretch:
-    """The next postbacks that match, but for those that the run has looked at before and not put back."""
-    where, values = selection.conditions()
-    upto = last if selection.is_narrow else min(last, after + STRIDE)
-    query = f"""
-        SELECT p.id FROM postbacks p JOIN conversions c ON c.id = p.conversion_id
-        WHERE {where} AND p.id > :after AND p.id <= :upto AND NOT EXISTS (
-            SELECT FROM replays r WHERE r.run_id = :run AND r.postback_id = p.id AND r.came_to IS DISTINCT FROM 'put back')
-        ORDER BY p.id LIMIT :limit"""  # noqa: S608 — fixed fragments
-    given = values | {"after": after, "upto": upto, "limit": limit, "run": run_id}
-    ids = list(execute(connection, query, given).scalars())
-    return Stretch(ids, upto if len(ids) < limit else ids[-1])
+def not_looked_at(run_id: int) -> Narrowing:
+    """Without those that the run has looked at before and not put back."""
+    anew = """NOT EXISTS (SELECT FROM replays r
+        WHERE r.run_id = :run AND r.postback_id = p.id AND r.came_to IS DISTINCT FROM 'put back')"""
+    return Narrowing(anew, {"run": run_id})
 
 
 def look(

@@ -11,8 +11,8 @@ from typing import Any
 
 from sqlalchemy import Connection, Row, text
 
-from infra.store.by_hand import Extent, Selection
 from infra.store.replays.replay_look import Looked, Options
+from infra.store.selection import Extent, Selection
 from schemas.ids import show
 from schemas.lifecycle import State
 from schemas.network import AdjustmentKind

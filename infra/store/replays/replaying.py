@@ -15,10 +15,18 @@ from pydantic import TypeAdapter
 from sqlalchemy import Connection, Engine, Row, text
 
 from infra.db.engine import as_json
-from infra.store.by_hand import Selection, Signature, extent
+from infra.store.by_hand import Signature
 from infra.store.dedupe import claim_keys
 from infra.store.intake import serialise
-from infra.store.replays.replay_look import LOCK, Looked, Options, as_before, look, needing_keys, next_stretch
+from infra.store.replays.replay_look import (
+    LOCK,
+    Looked,
+    Options,
+    as_before,
+    look,
+    needing_keys,
+    not_looked_at,
+)
 from infra.store.replays.replay_records import (
     ReplayPlan,
     RunRecord,
@@ -27,6 +35,7 @@ from infra.store.replays.replay_records import (
     record,
     summed,
 )
+from infra.store.selection import Selection, extent, next_stretch, stretches
 from infra.store.transactions import retried
 from schemas.ids import show
 from schemas.replaying import Again, Refused
@@ -44,14 +53,9 @@ def consider(
     engine: Engine, selection: Selection, options: Options, last: int, *, batch: int = BATCH
 ) -> Iterator[list[Looked]]:
     """What a run would decide now, batch by batch; nothing is changed."""
-    after = 0
-    while after < last:
+    for ids in stretches(engine, selection, last, batch):
         with engine.connect() as connection:
-            stretch = next_stretch(connection, selection, after, last, batch, None)
-            looked = look(connection, selection, stretch.ids, options)
-        if looked:
-            yield looked
-        after = stretch.upto
+            yield look(connection, selection, ids, options)
 
 
 def plan(
@@ -109,7 +113,7 @@ def _advance(connection: Connection, run_id: int, batch: int, *, alone: bool) ->
         return run
     if alone:
         serialise(connection, exclusive=True)
-    stretch = next_stretch(connection, run.selection, run.after_id, run.last_id, batch, run_id)
+    stretch = next_stretch(connection, run.selection, run.after_id, run.last_id, batch, not_looked_at(run_id))
     connection.execute(LOCK, {"ids": stretch.ids})
     looked = _look(connection, run, stretch.ids)
     wanted = needing_keys([each for each in looked if isinstance(each.decision, Again)])

@@ -9,7 +9,7 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
 
@@ -18,7 +18,7 @@ from sqlalchemy import Connection, Engine, Row
 from infra.store.records import FoundPostback
 from infra.store.searching.criteria import Criteria, postback_conditions, run
 from infra.store.searching.cursors import ORDERS, Cursor, Key, Sort, behind, search_mark
-from infra.store.searching.legs import Few, Leg, Window, route
+from infra.store.searching.legs import Few, Leg, Route, Window, route
 from schemas.click import read_matches
 from schemas.conversion import attributed
 from schemas.event import ConversionEvent, read_stored
@@ -55,6 +55,22 @@ class SearchPage:
     next: Cursor | None
     looked_back_to: datetime | None
     complete: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Stretch:
+    """Ids of postbacks that match, in order, and how far that was looked."""
+
+    ids: list[int]
+    upto: int
+
+
+@dataclass(frozen=True, slots=True)
+class Narrowing:
+    """What must hold besides the criteria of ``postbacks p JOIN conversions c``, as SQL, and the values that it binds."""
+
+    where: str = "true"
+    values: dict[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -134,12 +150,17 @@ class _Step:
 class Search:
     """One search under one order, in one snapshot."""
 
-    def __init__(self, connection: Connection, criteria: Criteria, sort: Sort) -> None:
+    def __init__(
+        self, connection: Connection, criteria: Criteria, sort: Sort, narrowing: Narrowing | None = None
+    ) -> None:
         self._connection = connection
         self._criteria = criteria
         self._sort = sort
         self._route = route(connection, criteria, sort)
         self._where, self._values = postback_conditions(criteria)
+        if narrowing is not None:
+            self._where += f" AND {narrowing.where}"
+            self._values |= narrowing.values
 
     def page(self, after: Cursor | None, limit: int, deadline: float) -> SearchPage:
         """At most ``limit`` rows behind ``after``. Raises ValueError when that is another search's."""
@@ -157,14 +178,32 @@ class Search:
                 return self._page(rows, None)
         return self._page(rows, Cursor(self._sort, mark, step.ends, step.leads), complete=False)
 
-    def count(self, most: int, deadline: float) -> Tally:
+    def stretch(self, after: int, last: int, limit: int, deadline: float) -> Stretch:
+        """The next ids behind ``after`` and up to ``last``, oldest first; fewer than ``limit`` when the time is up.
+
+        What a text is the id of has no place of its own here: ids alone are the order.
+        """
+        assert self._sort is Sort.OLDEST
+        self._route = Route(self._route.legs)
+        ids: list[int] = []
+        for step in self._steps(Cursor(self._sort, search_mark(self._criteria), Key(after)), deadline):
+            query = f"SELECT p.id FROM {self._found(step)} AND p.id <= :upto ORDER BY p.id LIMIT :room"  # noqa: S608 — fixed fragments
+            given = self._bound(step) | {"upto": last, "room": limit - len(ids)}
+            ids += [] if step.window.empty else [row.id for row in run(self._connection, query, given)]
+            if len(ids) == limit:
+                return Stretch(ids, ids[-1])
+            if step.done or step.ends.id >= last:
+                return Stretch(ids, last)
+        return Stretch(ids, step.ends.id)
+
+    def count(self, most: float, deadline: float) -> Tally:
         """How many match, looked for until the deadline and up to ``most``."""
         count = 0
         for step in self._steps(None, deadline):
             query = f"SELECT count(*) AS matching FROM {self._found(step)}"  # noqa: S608 — fixed fragments
             count += 0 if step.window.empty else run(self._connection, query, self._bound(step))[0].matching
             if step.done or count > most:
-                return Tally(min(count, most), count > most)
+                return Tally(int(min(count, most)), count > most)
         return Tally(count, more=True)
 
     def _steps(self, after: Cursor | None, deadline: float) -> Iterator[_Step]:

@@ -9,7 +9,8 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from infra.filters import AskingError
-from infra.store.by_hand import Signature, carry_out, consider, extent
+from infra.store.by_hand import Signature, carry_out, consider
+from infra.store.selection import extent
 from investigations.console.deciding import LONGEST_REASON, Outlook, read_errand, read_reason
 from investigations.console.errors import BadRequestError
 from investigations.console.frame import NotFoundError, engine_of, form_of, redirect, render, who_of

@@ -9,10 +9,11 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from infra.filters import AskingError
-from infra.store.by_hand import Signature, extent
+from infra.store.by_hand import Signature
 from infra.store.replays.causes import causes
 from infra.store.replays.doubts import DoubtAnswer, consider_doubts, settle_all
 from infra.store.searching.listings import click_ids_of
+from infra.store.selection import extent
 from investigations.console.deciding import LONGEST_REASON, read_reason
 from investigations.console.errors import BadRequestError
 from investigations.console.frame import (

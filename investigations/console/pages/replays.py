@@ -10,10 +10,11 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from infra.filters import AskingError
-from infra.store.by_hand import Signature, extent
+from infra.store.by_hand import Signature
 from infra.store.replays import replay_back, replaying
 from infra.store.replays.replay_look import Options
 from infra.store.replays.replay_records import ReplayPlan, RunRecord, UnknownRunError
+from infra.store.selection import extent
 from investigations.console.deciding import LONGEST_REASON, read_reason
 from investigations.console.errors import BadRequestError
 from investigations.console.frame import (
