@@ -3,21 +3,17 @@
 from __future__ import annotations
 
 import re
-import socket
-import threading
 from types import TracebackType
 from typing import Any, Self
 
 import httpx
-import uvicorn
 from sqlalchemy import Engine
 
 from infra.store.console import accounts
 from investigations.console.app import create_console
 from schemas.accounts import ConsolePolicy, Role
-from tests.integration.ground import until
+from tests.integration.served import Served
 
-START_WITHIN_S = 15.0
 PASSWORD = "copper lantern drifts north"
 VIEWER, OPERATOR = "vera", "otto"
 
@@ -31,23 +27,8 @@ class ConsoleThread:
     def __init__(self, engine: Engine, policy: ConsolePolicy | None = None, **settings: Any) -> None:
         self.engine = engine
         self.application = create_console(engine, policy=policy or ConsolePolicy(), **settings)
-        self._socket = socket.create_server(("127.0.0.1", 0))
-        self.url = f"http://127.0.0.1:{self._socket.getsockname()[1]}"
-        self._server = uvicorn.Server(
-            uvicorn.Config(
-                self.application,
-                loop="uvloop",
-                http="httptools",
-                lifespan="on",
-                log_config=None,
-                access_log=False,
-                server_header=False,
-                timeout_graceful_shutdown=5,
-            )
-        )
-        self._thread = threading.Thread(
-            target=self._server.run, kwargs={"sockets": [self._socket]}, name="console", daemon=True
-        )
+        self._served = Served(self.application, "console", graceful_s=5)
+        self.url = self._served.url
         self._clients: list[Visitor] = []
 
     def __enter__(self) -> Self:
@@ -55,9 +36,7 @@ class ConsoleThread:
         for name, role in ((VIEWER, Role.VIEWER), (OPERATOR, Role.OPERATOR)):
             if name not in known:
                 accounts.add(self.engine, name, role, PASSWORD, who="test")
-        self._thread.start()
-        until(lambda: self._server.started or not self._thread.is_alive(), START_WITHIN_S)
-        assert self._thread.is_alive(), "the console ended while it started: see the log"
+        self._served.start()
         return self
 
     def __exit__(
@@ -65,10 +44,7 @@ class ConsoleThread:
     ) -> None:
         for client in self._clients:
             client.close()
-        self._server.should_exit = True
-        self._thread.join(30)
-        assert not self._thread.is_alive(), "the console did not end"
-        self._socket.close()
+        self._served.close()
 
     def visitor(self, **headers: str) -> Visitor:
         """A browser of its own that is not signed in."""

@@ -2,20 +2,16 @@
 
 from __future__ import annotations
 
-import socket
-import threading
 from types import TracebackType
 from typing import Any, Self
 
 import httpx
 import orjson
-import uvicorn
 
 from producers.door.app import Door
 from producers.door.callers import Anyone, Gatekeeper
-from tests.integration.ground import until
+from tests.integration.served import Served
 
-START_WITHIN_S = 15.0
 Content = bytes | str | list[Any] | dict[str, Any]
 
 
@@ -30,29 +26,12 @@ class DoorThread:
         self, database_url: str, broker_url: str, gatekeeper: Gatekeeper | None = None, **options: Any
     ) -> None:
         self.application = Door(database_url, broker_url, gatekeeper or Anyone(), **options)
-        self._socket = socket.create_server(("127.0.0.1", 0))
-        self.url = f"http://127.0.0.1:{self._socket.getsockname()[1]}"
+        self._served = Served(self.application, "door", graceful_s=10)
+        self.url = self._served.url
         self.client = httpx.Client(base_url=self.url, timeout=30, trust_env=False)
-        self._server = uvicorn.Server(
-            uvicorn.Config(
-                self.application,
-                loop="uvloop",
-                http="httptools",
-                lifespan="on",
-                log_config=None,
-                access_log=False,
-                server_header=False,
-                timeout_graceful_shutdown=10,
-            )
-        )
-        self._thread = threading.Thread(
-            target=self._server.run, kwargs={"sockets": [self._socket]}, name="door", daemon=True
-        )
 
     def __enter__(self) -> Self:
-        self._thread.start()
-        until(lambda: self._server.started or not self._thread.is_alive(), START_WITHIN_S)
-        assert self._thread.is_alive(), "the door ended while it started: see the log"
+        self._served.start()
         return self
 
     def __exit__(
@@ -63,10 +42,7 @@ class DoorThread:
     def close(self) -> None:
         """End it, as SIGTERM ends the real one. May be called twice."""
         self.client.close()
-        self._server.should_exit = True
-        self._thread.join(30)
-        assert not self._thread.is_alive(), "the door did not end"
-        self._socket.close()
+        self._served.close()
 
     def post(self, content: Content, **headers: str) -> httpx.Response:
         """Send events: bytes as they are, anything else as JSON. ``content_encoding="gzip"`` names a header."""

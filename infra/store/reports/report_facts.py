@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import timedelta
 from typing import Any
 
@@ -186,15 +186,8 @@ def _ids_of(raw: str) -> tuple[str | None, list[str | None]]:
 
 
 def _ours(row: Row[Any]) -> Ours:
-    return Ours(
-        postback_id=row.postback_id,
-        conversion_id=row.conversion_id,
-        state=State(row.state),
-        attempts=row.attempts,
-        click_id=row.click_id,
-        order_id=row.order_id,
-        value=row.our_value,
-        currency=row.our_currency,
+    return replace(
+        _bare(row),
         at=row.at,
         day=row.our_day,
         in_period=row.in_period,
