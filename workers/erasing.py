@@ -45,7 +45,7 @@ def foresee(engine: Engine, order: Order) -> Erased:
     refresh(engine)
     reach = look(engine, order.kind, order.value)
     archives = [part.file for part, _ in concerned(engine, reach)]
-    return Erased(reach, None, scrub(engine, reach.traces, dry_run=True), archives)
+    return Erased(reach, None, scrub(engine, reach, dry_run=True), archives)
 
 
 def erase(engine: Engine, order: Order, progress: Progress = lambda _: None) -> Erased:
@@ -58,7 +58,7 @@ def erase(engine: Engine, order: Order, progress: Progress = lambda _: None) -> 
         progress(f"sealed: {len(reach.conversions)} conversions, nothing of it is let in or fires")
         counts = scrub(
             engine,
-            reach.traces,
+            reach,
             dry_run=False,
             progress=lambda table, count: progress(f"{table}: {count} cleared"),
         )

@@ -16,6 +16,9 @@ from sqlalchemy.exc import DBAPIError
 
 CONNECT_TIMEOUT_S = 10
 STATEMENT_TIMEOUT_MS = 60_000
+_COPY_CHUNK = 1 << 20
+"""Bytes that the driver reads at a time. By its default of 8 KiB it waits for the interpreter's lock so often that a
+thread which writes stands still while another one computes."""
 
 
 def open_engine(
@@ -82,7 +85,9 @@ def copy_rows(
     statement = f"COPY {table} ({', '.join(columns)}) FROM STDIN"
     try:
         with raw.cursor() as cursor:
-            cursor.copy_expert(statement, BytesIO(f"{text}\n".encode("utf-8", "surrogateescape")))
+            cursor.copy_expert(
+                statement, BytesIO(f"{text}\n".encode("utf-8", "surrogateescape")), _COPY_CHUNK
+            )
     except psycopg2.Error as error:
         if raw.closed:
             connection.invalidate(error)

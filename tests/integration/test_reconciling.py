@@ -20,6 +20,7 @@ import holdfire
 from infra.sink.report import Listed
 from infra.sink.thread import SinkThread
 from infra.store.evidence import read_life
+from infra.store.keeping.erasing import Order
 from infra.store.reports import reports
 from investigations.next_step import next_step
 from investigations.reconcile.running import preview, reconcile
@@ -29,6 +30,7 @@ from schemas.reconciling.options import read_options
 from schemas.reconciling.shares import Standing
 from tests.integration.ground import cleared
 from tests.integration.planted import DAY, DESTINATION, NOON, Planted, changed, extra, token, without
+from workers.erasing import erase, foresee
 
 
 @pytest.fixture
@@ -432,3 +434,28 @@ def test_a_report_under_the_thresholds_ends_well(planted: Planted, command: Any)
     path = planted.folder / "net.csv"
     path.write_text(report_csv(deliver(planted, "a")), newline="")
     assert command("reconcile", DESTINATION, path).exit_code == 0
+
+
+def test_what_was_erased_goes_on_matching_and_none_of_it_is_legible(planted: Planted) -> None:
+    """Rows are the person's by what they were found to stand for, also where the network has cut the click id."""
+    rows = deliver(planted, "a", "b", "c")
+    cut = token("b")[:40]
+    report = changed(rows, "b", click_id=cut, order_id="")
+    first = planted.reconcile(report)
+    assert Cause.TRUNCATED in {each.cause for each in planted.found(first)}
+    for name in ("a", "b"):
+        order = Order("order", f"order-{name}", "dpo", "a request")
+        foreseen = foresee(planted.engine, order).counts
+        assert foreseen["report_rows"] == erase(planted.engine, order).counts["report_rows"] == 1
+    kept = planted.ground.rows("SELECT * FROM report_rows ORDER BY line")
+    legible = orjson.dumps([list(row) for row in kept], default=str).decode()
+    assert cut not in legible
+    assert "order-a" not in legible
+    assert "order-c" in legible
+    again = planted.reconcile(report)
+    assert again.id == first.id
+    assert set(marks(planted).values()) == {first.id}
+    assert [each.value for each in kept] == [Decimal("49.90")] * 3
+    afresh = planted.reconcile(report, time_zone="Europe/Berlin")
+    assert afresh.summary is not None
+    assert afresh.summary.bucket(Bucket.MATCHED).count == 2, planted.found(afresh)

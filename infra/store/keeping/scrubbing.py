@@ -15,8 +15,11 @@ from typing import Any
 import orjson
 from sqlalchemy import Connection, Engine, Row, text
 
+from infra.db.engine import as_json
 from infra.db.partitions import PARTITIONED
-from schemas.erasing import ERASED, STUB, Traces, unpacked, without_events
+from infra.store.keeping.reach import Reach
+from infra.store.keeping.tombstones import key_in_use
+from schemas.erasing import ERASED, STUB, Traces, pseudonym, unpacked, without_events
 
 KNOWN_BY_ID = (
     "conversions", "signals", "postbacks", "matches", "dedupe_keys", "destination_versions", "keeping_policies",
@@ -64,19 +67,22 @@ def columns(connection: Connection) -> dict[str, list[Column]]:
 
 
 def scrub(
-    engine: Engine, traces: Traces, *, dry_run: bool, progress: Progress = lambda _, __: None
+    engine: Engine, reach: Reach, *, dry_run: bool, progress: Progress = lambda _, __: None
 ) -> dict[str, int]:
-    """Rows of each table that repeat an identifier; with ``dry_run`` they are only counted."""
+    """Rows of each table that repeat an identifier of ``reach``; with ``dry_run`` they are only counted."""
     counts: dict[str, int] = {}
+    traces = reach.traces
     with engine.connect() as connection:
         tables = columns(connection)
     for table, found in tables.items():
         way = _WAYS.get(table, _any)
-        for sieve in traces.sieves():
+        for number, sieve in enumerate(traces.sieves()):
             with engine.begin() as connection:
                 connection.execute(text("SET LOCAL statement_timeout = 0"))
                 connection.execute(text("SELECT set_config('holdfire.keeping', 'erase', true)"))
-                count = way(connection, _Sifting(table, found, traces, sieve, dry_run))
+                count = way(
+                    connection, _Sifting(table, found, reach.postbacks, traces, sieve, number == 0, dry_run)
+                )
             if count:
                 counts[table] = counts.get(table, 0) + count
         if table in counts:
@@ -90,28 +96,34 @@ class _Sifting:
 
     table: str
     columns: list[Column]
+    postbacks: list[int]
+    """Those that are erased."""
     traces: Traces
     sieve: str
+    is_first: bool
     dry_run: bool
 
-    def rows(self, connection: Connection, names: str, *, further: str = "false") -> Iterator[Row[Any]]:
+    def rows(
+        self, connection: Connection, names: str, *, further: str = "false", unless: str = "false"
+    ) -> Iterator[Row[Any]]:
         """Rows that may have an identifier, each as ``place`` and ``names``, ``PAGE`` in memory at a time."""
         where = " OR ".join(f"{column.shown} ~* :sieve" for column in self.columns)
         lock = "" if self.dry_run else "FOR UPDATE"
         statement = text(
-            f"SELECT t.ctid::text AS place, {names} FROM {self.table} t WHERE {where} OR {further} {lock}"  # noqa: S608 — names of the catalogue
+            f"SELECT t.ctid::text AS place, {names} FROM {self.table} t WHERE ({where} OR {further}) AND NOT {unless} {lock}"  # noqa: S608 — names of the catalogue
         )
         streaming = statement.execution_options(stream_results=True, max_row_buffer=PAGE)
-        yield from connection.execute(streaming, {"sieve": self.sieve})
+        given = {"sieve": self.sieve, "postbacks": self.postbacks}
+        yield from connection.execute(streaming, {name: given[name] for name in statement.compile().params})
 
 
-def _any(connection: Connection, sifting: _Sifting) -> int:
+def _any(connection: Connection, sifting: _Sifting, *, unless: str = "false") -> int:
     names = ", ".join(
         f"t.{column.name}::text AS {column.name}" if column.type in {"json", "jsonb"} else f"t.{column.name}"
         for column in sifting.columns
     )
     count = 0
-    for row in list(sifting.rows(connection, names)):
+    for row in list(sifting.rows(connection, names, unless=unless)):
         changed = {
             column.name: clean
             for column in sifting.columns
@@ -239,6 +251,51 @@ def _clicks(connection: Connection, sifting: _Sifting) -> int:
     return count
 
 
+_ITS_LINES = """SELECT report_id, line, postback_id FROM report_matches WHERE postback_id = ANY(:postbacks)
+    UNION SELECT report_id, line, postback_id FROM report_findings WHERE postback_id = ANY(:postbacks) AND line IS NOT NULL"""
+
+
+def _report_rows(connection: Connection, sifting: _Sifting) -> int:
+    """Rows of networks' reports. One that was found to stand for what is erased goes whole: its click id may be cut, which
+    no search would find. It goes on finding ours by the order's pseudonym."""
+    count = 0
+    if sifting.is_first:
+        given: dict[str, Any] = {"postbacks": sifting.postbacks}
+        if sifting.dry_run:
+            query = f"SELECT count(*) FROM report_rows WHERE (report_id, line) IN (SELECT report_id, line FROM ({_ITS_LINES}) l)"  # noqa: S608 — literals of ours
+            count = connection.execute(text(query), given).scalar_one()
+        else:
+            given |= {"names": as_json(_order_names(connection, sifting.postbacks)), "erased": ERASED}
+            count = connection.execute(
+                text(f"""
+                UPDATE report_rows t SET click_id = NULL, order_id = n.name, raw = :erased
+                FROM ({_ITS_LINES}) l JOIN json_to_recordset(:names) AS n(postback bigint, name text) ON n.postback = l.postback_id
+                WHERE t.report_id = l.report_id AND t.line = l.line"""),  # noqa: S608 — literals of ours
+                given,
+            ).rowcount
+    return count + _any(
+        connection,
+        sifting,
+        unless=f"(t.report_id, t.line) IN (SELECT report_id, line FROM ({_ITS_LINES}) l)",  # noqa: S608 — literals of ours
+    )
+
+
+def _order_names(connection: Connection, postbacks: list[int]) -> list[dict[str, Any]]:
+    """What the order of each postback is going to be called."""
+    key = key_in_use(connection)
+    assert key is not None, "it was made when the erasure was sealed"
+    rows = connection.execute(
+        text(
+            "SELECT p.id, c.order_id FROM postbacks p JOIN conversions c ON c.id = p.conversion_id WHERE p.id = ANY(:ids)"
+        ),
+        {"ids": postbacks},
+    )
+    return [
+        {"postback": row.id, "name": None if row.order_id is None else pseudonym(key, "order", row.order_id)}
+        for row in rows
+    ]
+
+
 _WAYS: dict[str, Callable[[Connection, _Sifting], int]] = {
-    "inbox": _inbox, "outbox": _outbox, "rejects": _rejects, "clicks": _clicks,
+    "inbox": _inbox, "outbox": _outbox, "rejects": _rejects, "clicks": _clicks, "report_rows": _report_rows,
 }  # fmt: skip

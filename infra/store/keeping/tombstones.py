@@ -194,7 +194,10 @@ def of_report(connection: Connection, rows: Sequence[ReadRow]) -> Sequence[ReadR
         replace(
             row,
             order_id=None if row.order_id is None else pseudonym(key, "order", row.order_id),
-            click_id=None if row.click_id is None else pseudonym(key, "click", row.click_id),
+            # Ours has no click id any more: the order alone is what pairs them.
+            click_id=None
+            if row.click_id is None or row.order_id is not None
+            else pseudonym(key, "click", row.click_id),
             raw=ERASED,
             problem=None if row.problem is None else ERASED,
         )

@@ -31,8 +31,8 @@ CREATE TABLE reports (
 CREATE INDEX reports_destination ON reports (destination, id);
 """
 
-# Rows as they were read, verbatim beside it; one that could not be read says why. These are personal data: they are
-# found by click and order id, of any length, to be erased. Compared byte by byte, which also sorts fastest.
+# Rows as they were read, verbatim beside it; one that could not be read says why. Compared byte by byte, which also
+# sorts fastest. No index on their ids: a reconciliation joins whole reports, and an erasure sifts every text anyway.
 ROWS = """
 CREATE TABLE report_rows (
     report_id   bigint NOT NULL,
@@ -50,8 +50,6 @@ CREATE TABLE report_rows (
     problem     text,
     PRIMARY KEY (report_id, line)
 );
-CREATE INDEX report_rows_click ON report_rows USING hash (click_id) WHERE click_id IS NOT NULL;
-CREATE INDEX report_rows_order ON report_rows USING hash (order_id) WHERE order_id IS NOT NULL;
 """
 
 # What matched is a pair of numbers; everything else says why. Explanations name no click id and no order.
