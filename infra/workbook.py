@@ -36,6 +36,7 @@ MAX_ROWS: Final = 1_048_576
 MAX_TEXT: Final = 32_767
 """Characters in a cell, by the format's own limit."""
 _PART: Final = 1 << 18
+_STRINGS_PIECE: Final = 1 << 12
 _BUILT_IN_DATES: Final = frozenset({*range(14, 23), *range(27, 37), *range(45, 48), *range(50, 59)})
 _EPOCHS: Final = {False: datetime(1899, 12, 30), True: datetime(1904, 1, 1)}  # noqa: DTZ001 — a sheet's dates have no zone
 _REL: Final = "{http://schemas.openxmlformats.org/officeDocument/2006/relationships}id"
@@ -141,13 +142,13 @@ class Workbook:
 
         def start(name: str, _: dict[str, str]) -> None:
             nonlocal reading, phonetic
-            local = _local(name)
+            local = name if ":" not in name else _local(name)
             phonetic = phonetic or local == "rPh"
             reading = local == "t" and not phonetic
 
         def end(name: str) -> None:
             nonlocal reading, phonetic, room
-            local = _local(name)
+            local = name if ":" not in name else _local(name)
             reading = False
             if local == "rPh":
                 phonetic = False
@@ -200,13 +201,14 @@ class Workbook:
 
 
 class _Strings:
-    """Texts on disk, by number."""
+    """Texts on disk, by number. Sheets mostly name them in their order, so a piece of the file is read at a time."""
 
     def __init__(self) -> None:
         self._file: IO[bytes] = TemporaryFile(prefix="holdfire-strings-")  # noqa: SIM115 — closed with the workbook
         self._starts = array("Q", [0])
         self._buffer = bytearray()
         self._end = 0
+        self._piece, self._from, self._to = b"", 0, 0
         self.get = lru_cache(maxsize=4_096)(self._get)
 
     def add(self, text: str) -> None:
@@ -226,7 +228,10 @@ class _Strings:
         if not 0 <= number < len(self._starts) - 1:
             return ""
         start, end = self._starts[number], self._starts[number + 1]
-        return os.pread(self._file.fileno(), end - start, start).decode("utf-8", "replace")
+        if not self._from <= start <= end <= self._to:
+            self._piece = os.pread(self._file.fileno(), max(_STRINGS_PIECE, end - start), start)
+            self._from, self._to = start, start + len(self._piece)
+        return self._piece[start - self._from : end - self._from].decode("utf-8", "replace")
 
     def close(self) -> None:
         self._file.close()
@@ -253,7 +258,6 @@ class _Sheet:
         return rows
 
     def _start(self, name: str, attributes: dict[str, str]) -> None:
-        name = name if ":" not in name else _local(name)
         if name == "c":
             place = attributes.get("r")
             self._column = len(self._cells) if place is None else _column(place)
@@ -267,6 +271,8 @@ class _Sheet:
             given = _whole(attributes.get("r", ""))
             self._number = given if self._number < given <= MAX_ROWS else self._number + 1
             self._cells = []
+        elif ":" in name:
+            self._start(_local(name), attributes)
 
     def _text(self, data: str) -> None:
         if self._reading and self._room > 0:
@@ -274,18 +280,19 @@ class _Sheet:
             self._room -= len(data)
 
     def _end(self, name: str) -> None:
-        name = name if ":" not in name else _local(name)
-        if name in {"v", "t"}:
-            self._reading = False
-        elif name == "c":
+        if name == "c":
             value = "".join(self._texts) if len(self._texts) != 1 else self._texts[0]
             self._texts.clear()
             if value and self._column < MAX_COLUMNS:
                 while len(self._cells) < self._column:
                     self._cells.append("")
                 self._cells.append(self._shown(value))
+        elif name in {"v", "t"}:
+            self._reading = False
         elif name == "row":
             self._rows.append((self._number, self._cells))
+        elif ":" in name:
+            self._end(_local(name))
 
     def _shown(self, value: str) -> str:
         match self._kind:
@@ -327,13 +334,13 @@ def _is_date(code: str) -> bool:
 @lru_cache(maxsize=2 * MAX_COLUMNS)
 def _column_of(letters: str) -> int:
     number = 0
-    for letter in letters[:4]:
+    for letter in letters[:4].upper():
         number = number * 26 + ord(letter) - 64
     return number - 1
 
 
 def _column(place: str) -> int:
-    return max(0, _column_of(place.rstrip("0123456789").upper()))
+    return max(0, _column_of(place.rstrip("0123456789")))
 
 
 def _whole(text: str) -> int:

@@ -41,7 +41,8 @@ def ground(engine: Engine, sink: SinkThread) -> Ground:
 
 @pytest.fixture
 def start(database_url: str, tmp_path: Path) -> Iterator[Start]:
-    """Start a command as a process."""
+    """Start a command as a process that heeds Ctrl-C, also where this one does not, as in a script's background."""
+    heeded = signal.signal(signal.SIGINT, signal.default_int_handler)
     started: list[subprocess.Popen[str]] = []
     environment = os.environ | {"HOLDFIRE_DATABASE_URL": database_url, "NO_COLOR": "1"}
 
@@ -58,6 +59,7 @@ def start(database_url: str, tmp_path: Path) -> Iterator[Start]:
         return process
 
     yield begin
+    signal.signal(signal.SIGINT, heeded)
     for process in started:
         if process.poll() is None:
             process.kill()
