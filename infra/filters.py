@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import inspect
 import re
+import shlex
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -18,7 +19,7 @@ from pydantic_core import PydanticCustomError
 from infra.store.searching.search import Criteria
 from schemas.durations import parse
 from schemas.lifecycle import State
-from schemas.money import MAX_DECIMAL_PLACES, MAX_INTEGER_DIGITS
+from schemas.money import MAX_DECIMAL_PLACES, MAX_INTEGER_DIGITS, plain
 from schemas.verdict import VerdictKind
 
 Order = Annotated[str | None, typer.Option("--order", help="By order id.")]
@@ -108,6 +109,69 @@ class Filters:
             matched=self.matched,
             **({} if self.value is None else read_value("--value", self.value)),
         )
+
+
+def show_options(criteria: Criteria) -> str | None:
+    """The options that are read as ``criteria``, as a shell takes them; None where no options say all of it."""
+    asked = criteria.given()
+    if asked - _WRITERS.keys() or len(asked & {"value", "above", "below"}) > 1:
+        return None
+    words: list[str] = []
+    for name in (name for name in _WRITERS if name in asked):
+        written = _WRITERS[name](getattr(criteria, name))
+        if not written:
+            return None
+        words += written
+    return shlex.join(words)
+
+
+def show_range(ends: tuple[Decimal | None, Decimal | None]) -> str:
+    """As ``read_value`` reads it."""
+    low, high = ("" if end is None else plain(end) for end in ends)
+    return low if low == high else f"{low}..{high}"
+
+
+def show_codes(ends: tuple[int, int]) -> str:
+    """As ``read_status_codes`` reads it."""
+    lowest, highest = ends
+    return f"{lowest}" if lowest == highest else f"{lowest // 100}xx"
+
+
+def show_instant(at: datetime) -> str:
+    """As ``iso_instant`` reads it."""
+    return at.astimezone(UTC).isoformat().replace("+00:00", "Z")
+
+
+def _plain_word(option: str) -> Callable[[Any], list[str]]:
+    return lambda value: [f"{option}={value}"]
+
+
+def _switch(option: str) -> Callable[[bool], list[str]]:
+    return lambda value: [option] if value else []
+
+
+# By field of Criteria. Joined by "=", so that a value may begin with a dash.
+_WRITERS: dict[str, Callable[[Any], list[str]]] = {
+    "states": lambda states: [f"--state={state}" for state in states],
+    "destination": _plain_word("--destination"),
+    "network": _plain_word("--network"),
+    "order_id": _plain_word("--order"),
+    "click_id": _plain_word("--click-id"),
+    "event_id": _plain_word("--event"),
+    "source": _plain_word("--source"),
+    "since": lambda at: [f"--since={show_instant(at)}"],
+    "until": lambda at: [f"--until={show_instant(at)}"],
+    "status_codes": lambda ends: [f"--status-code={show_codes(ends)}"],
+    "verdict": _plain_word("--verdict"),
+    "lost": _switch("--lost"),
+    "adjustments": _switch("--adjustments"),
+    "error": _plain_word("--error"),
+    "value": lambda ends: [f"--value={show_range(ends)}"],
+    "above": lambda value: [f"--value=>{plain(value)}"],
+    "below": lambda value: [f"--value=<{plain(value)}"],
+    "text": _plain_word("--text"),
+    "matched": lambda value: ["--matched" if value else "--unmatched"],
+}
 
 
 def with_filters(command: Callable[..., None]) -> Callable[..., None]:

@@ -69,7 +69,9 @@ def _page(found: list[Cause], now: datetime) -> Iterator[Text]:
         yield from _cause(cause, now)
         yield line("")
     total = sum(cause.postbacks for cause in found)
-    yield line(f"{total:,} of {len(found):,} cause{'' if len(found) == 1 else 's'}.")
+    yield line(
+        f"{total:,} postback{'' if total == 1 else 's'} of {len(found):,} cause{'' if len(found) == 1 else 's'}."
+    )
 
 
 def _cause(cause: Cause, now: datetime) -> Iterator[Text]:

@@ -6,10 +6,9 @@ import difflib
 import re
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
-from decimal import Decimal
 from typing import Any
 
-from infra.filters import AskingError, iso_instant, read_value
+from infra.filters import AskingError, iso_instant, read_value, show_codes, show_instant, show_range
 from schemas.durations import parse as parse_duration
 from schemas.lifecycle import State
 from schemas.money import plain
@@ -144,19 +143,6 @@ def quoted(value: str) -> str:
     return '"' + value.replace("\\", "\\\\").replace('"', '\\"') + '"'
 
 
-def _range(value: tuple[Decimal | None, Decimal | None]) -> str:
-    low, high = ("" if end is None else plain(end) for end in value)
-    return f"value:{low}" if low == high else f"value:{low}..{high}"
-
-
-def _codes(value: tuple[int, int]) -> str:
-    return f"status:{value[0]}" if value[0] == value[1] else f"status:{value[0] // 100}xx"
-
-
-def _at(field: str) -> Callable[[datetime], str]:
-    return lambda at: f"{field}:{at.astimezone(UTC).isoformat().replace('+00:00', 'Z')}"
-
-
 WRITERS: dict[str, Callable[[Any], str]] = {
     "states": lambda states: "state:" + ",".join(states),
     "destination": lambda value: f"destination:{quoted(value)}",
@@ -165,14 +151,14 @@ WRITERS: dict[str, Callable[[Any], str]] = {
     "order_id": lambda value: f"order:{quoted(value)}",
     "click_id": lambda value: f"click:{quoted(value)}",
     "event_id": lambda value: f"event:{quoted(value)}",
-    "status_codes": _codes,
+    "status_codes": lambda ends: f"status:{show_codes(ends)}",
     "verdict": lambda value: f"verdict:{value}",
     "error": lambda value: f"error:{quoted(value)}",
-    "value": _range,
+    "value": lambda ends: f"value:{show_range(ends)}",
     "above": lambda value: f"value:>{plain(value)}",
     "below": lambda value: f"value:<{plain(value)}",
-    "since": _at("since"),
-    "until": _at("until"),
+    "since": lambda at: f"since:{show_instant(at)}",
+    "until": lambda at: f"until:{show_instant(at)}",
     "text": lambda value: f"text:{quoted(value)}",
     "lost": lambda value: f"lost:{'yes' if value else 'no'}",
     "adjustments": lambda value: f"adjustments:{'yes' if value else 'no'}",

@@ -22,7 +22,7 @@ OVERDUE_STUCK_S = 600.0
 
 _STANDING = {
     State.IN_DOUBT: "only a person can tell whether it was counted: `holdfire find --state in_doubt`, then `holdfire trail`",
-    State.DEAD: "see why with `holdfire find --state dead` and `holdfire trail`",
+    State.DEAD: "see what ended them with `holdfire dead`, and fire again what was mended",
     State.REJECTED: "see what the network said with `holdfire find --state rejected` and `holdfire transcript`",
 }
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -10,6 +11,7 @@ from urllib.parse import urlencode
 
 from starlette.requests import Request
 
+from infra.filters import show_options
 from infra.store.searching import search
 from infra.store.searching.search import Criteria
 from infra.store.selection import Selection
@@ -35,6 +37,24 @@ class Target:
     @property
     def query(self) -> str:
         return urlencode(self.fields)
+
+    def command(self, act: str, *more: str) -> str | None:
+        """What looks at the same postbacks from the command line; None where no options say which these are."""
+        if self.selection.cause is not None:
+            named = shlex.join([f"--cause={self.selection.cause}"]) if act == "replay" else None
+        else:
+            ours = self.fields.get("postback") or self.fields.get("conversion")
+            named = ours or show_options(self.selection.criteria)
+        return (
+            None
+            if named is None
+            else " ".join(["holdfire", act, named, *map(shlex.quote, more), "--dry-run"])
+        )
+
+    def too_many(self, count: int, command: str | None) -> str:
+        """Why a page does not act on so many, and what does."""
+        other = "" if command is None else f", or look at all of them with `{command}`"
+        return f"That is {count:,} postbacks, and a page acts on up to {MOST:,}. Narrow it{other}."
 
 
 def target_of(request: Request, given: Mapping[str, Any]) -> Target:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from html import unescape
+from types import ModuleType
 
 import pytest
 from sqlalchemy import Engine, text
@@ -13,6 +15,9 @@ from infra.store.replays.causes import causes
 from infra.store.replays.replay_look import Options
 from infra.store.searching.search import Criteria
 from infra.store.selection import Selection
+from investigations.console.pages import by_hand as by_hand_page
+from investigations.console.pages import doubts as doubts_page
+from investigations.console.pages import replays as replays_page
 from schemas.ids import show
 from schemas.lifecycle import State
 from schemas.verdict import VerdictKind
@@ -194,3 +199,25 @@ def test_a_viewer_sees_runs_and_causes_and_moves_none(console: ConsoleThread, sc
 )
 def test_a_replay_names_what_is_meant(operator: Visitor, query: str) -> None:
     assert operator.get(f"/replays/new{query}").status_code in {400, 404}
+
+
+@pytest.mark.parametrize(
+    ("module", "path", "form", "command"),
+    [
+        (replays_page, "/replays/new", {}, "holdfire replay --state=dead --destination=push-eu --dry-run"),
+        (doubts_page, "/settle", {"said": "not-counted"},
+         "holdfire settle --state=dead --destination=push-eu --as=not-counted --dry-run"),
+        (by_hand_page, "/by-hand/extend", {"by": "7d"},
+         "holdfire extend --state=dead --destination=push-eu --by=7d --dry-run"),
+    ],
+)  # fmt: skip
+def test_for_more_than_a_page_acts_on_it_names_the_command(
+    operator: Visitor, scene: Scene, monkeypatch: pytest.MonkeyPatch, *, module: ModuleType, path: str,
+    form: dict[str, str], command: str,
+) -> None:  # fmt: skip
+    dead(scene, f"many{path}")
+    monkeypatch.setattr(module, "MOST", 0)
+    page = f"{path}?q=state:dead+destination:push-eu"
+    answer = operator.submit(page, path, reason="nothing else helps", **form) if form else operator.get(page)
+    assert command in unescape(answer.text)
+    assert 'value="do"' not in answer.text

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import shlex
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta, timezone
 from decimal import Decimal
 
 import pytest
+import typer
 from hypothesis import given
 from hypothesis import strategies as st
+from typer.testing import CliRunner
 
-from infra.filters import AskingError
+from infra.filters import AskingError, Filters, show_options, with_filters
 from infra.store.searching.search import Criteria
 from investigations.query import LONGEST_QUERY, Query, read_query, show_query
 from investigations.terms import EXAMPLES, FIELDS
@@ -175,6 +179,35 @@ CRITERIA = st.builds(
 def test_a_search_written_as_text_is_read_as_the_same_search(criteria: Criteria) -> None:
     """So that a link can be shared, whatever is in an id: quotes, spaces, colons, backslashes, fields of ours."""
     assert read_query(show_query(criteria), NOW).search == criteria
+
+
+@given(CRITERIA.map(lambda criteria: replace(criteria, named=None, above=None)))
+def test_a_search_written_as_options_is_read_as_the_same_search(criteria: Criteria) -> None:
+    """So that what a page names can be pasted into a shell, whatever is in an id; or no options are shown at all."""
+    options = show_options(criteria)
+    unsaid = False in {criteria.lost, criteria.adjustments} or None not in {criteria.value, criteria.below}
+    assert (options is None) == unsaid
+    if options is not None:
+        assert read_options(shlex.split(options)).criteria(NOW) == criteria
+
+
+def read_options(words: list[str]) -> Filters:
+    """As a command reads them."""
+    found: list[Filters] = []
+    app = typer.Typer()
+
+    @app.command()
+    @with_filters
+    def command(*, filters: Filters) -> None:
+        found.append(filters)
+
+    result = CliRunner().invoke(app, words)
+    assert result.exit_code == 0, result.output
+    return found[0]
+
+
+def test_an_id_of_anything_is_said_by_no_option() -> None:
+    assert show_options(Criteria(named="1234")) is None
 
 
 @given(TEXT)

@@ -12,7 +12,6 @@ from infra.filters import AskingError
 from infra.store.by_hand import Signature, carry_out, consider
 from infra.store.selection import extent
 from investigations.console.deciding import LONGEST_REASON, Outlook, read_errand, read_reason
-from investigations.console.errors import BadRequestError
 from investigations.console.frame import NotFoundError, engine_of, form_of, redirect, render, who_of
 from investigations.console.routing import Access, act, page
 from investigations.console.targets import MOST, Target, target_of
@@ -75,9 +74,9 @@ def _step(request: Request) -> Response:
     if form.get("step") != "do" or not last.isdigit():
         there = extent(engine_of(request), target.selection)
         if there.count > MOST:
-            raise BadRequestError(
-                f"That is {there.count:,} postbacks, and a page acts on up to {MOST:,}. Narrow it, or use `holdfire {what}`."
-            )
+            more = [f"--{name}={form[name]}" for name in ("by", "to") if form.get(name)]
+            too_many = target.too_many(there.count, target.command(what, *more))
+            return _show(request, what, target, form, wrong=too_many)
         outlook = _would(request, target, errand, there.last)
         return _show(request, what, target, form, outlook=outlook, last=there.last)
     done = Outlook()

@@ -15,7 +15,6 @@ from infra.store.replays.doubts import DoubtAnswer, consider_doubts, settle_all
 from infra.store.searching.listings import click_ids_of
 from infra.store.selection import extent
 from investigations.console.deciding import LONGEST_REASON, read_reason
-from investigations.console.errors import BadRequestError
 from investigations.console.frame import (
     Link,
     engine_of,
@@ -80,7 +79,8 @@ def _step(request: Request) -> Response:
     if form.get("step") != "do" or not last.isdigit():
         there = extent(engine, target.selection)
         if there.count > MOST:
-            raise BadRequestError(f"That is {there.count:,} postbacks; a page settles up to {MOST:,}.")
+            too_many = target.too_many(there.count, target.command("settle", f"--as={said}"))
+            return _show(request, target, form, wrong=too_many)
         answers = [
             each for batch in consider_doubts(engine, target.selection, said, there.last) for each in batch
         ]

@@ -64,6 +64,7 @@ def _plan(  # noqa: PLR0913 — a page's parts are its parameters
         plan=plan,
         matching=matching,
         most=MOST,
+        command=target.command("replay"),
         options=options,
         reason=str(given.get("reason", "")),
         longest=LONGEST_REASON,
