@@ -196,6 +196,7 @@ class Workbook:
             raise MappingError(
                 f"the file is no workbook: it has no {part or 'such sheet'}; save it as .xlsx or CSV"
             ) from None
+        # NotImplementedError is zipfile's word for a way of packing that it does not know.
         except (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, OSError) as error:
             raise MappingError(f"{part} of the workbook is damaged: {error}; save it again") from None
 

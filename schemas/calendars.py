@@ -75,6 +75,7 @@ def _cron(expression: str) -> str:
 def _calendar(code: str) -> str:
     try:
         _holidays(code)
+    # NotImplementedError is the library's word for a country or region that it has no holidays of.
     except (NotImplementedError, KeyError):
         raise PydanticCustomError(
             "calendar",

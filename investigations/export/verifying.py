@@ -78,6 +78,7 @@ def verify_bundle(source: BinaryIO, *, trusted: str | None = None, known: str | 
             findings += _files(archive, manifest)
     except zipfile.BadZipFile as error:
         findings.append(Finding(False, f"it is no whole zip: {visible(str(error))}"))
+    # NotImplementedError is zipfile's word for a way of packing that it does not know, RuntimeError for encryption.
     except (_BrokenError, NotImplementedError, zlib.error, OSError, EOFError, RuntimeError) as error:
         findings.append(Finding(False, visible(str(error))))
     return Verification(tuple(findings), manifest, key.fingerprint if key else None)

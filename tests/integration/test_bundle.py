@@ -405,7 +405,7 @@ def test_a_flipped_bit_anywhere_is_found(place: int, whole: bytes, signer: Signe
 def test_openssl_says_the_same(whole: bytes, tmp_path: Path, signer: Signer) -> None:
     """The signature is a plain one: whoever does not run Holdfire can check it too."""
     if shutil.which("openssl") is None:
-        pytest.skip("openssl is not installed")
+        pytest.skip("openssl is not installed: .ci/tools installs it")
     for name, content in contents(whole).items():
         if "/" not in name:
             (tmp_path / name).write_bytes(content)

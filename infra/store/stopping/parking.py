@@ -136,9 +136,9 @@ def look(connection: Connection) -> tuple[int, list[Queue]]:
 
 
 def park(engine: Engine, versions: Sequence[int], *, limit: int = PARK_LIMIT) -> int:
-    """Move up to ``limit`` due postbacks of these versions to their own queue, oldest first. Returns how many.
+    """Move up to ``limit`` due postbacks of these versions to their own queue, oldest first.
 
-    None while another pass is at it.
+    Returns how many: 0 also while another pass is at it.
     """
     with engine.begin() as connection:
         lock = text("SELECT pg_try_advisory_xact_lock(:lock)")
