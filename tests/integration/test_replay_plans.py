@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
-from sqlalchemy import Engine, text
+from sqlalchemy import Engine, event, text
 
 from infra.store.by_hand import Signature
 from infra.store.replays import replaying
@@ -126,6 +127,22 @@ def test_one_postback_is_found_by_an_index(ground: Ground, engine: Engine) -> No
     assert scanned(found) == []
 
 
+@pytest.fixture
+def misled(engine: Engine) -> Iterator[None]:
+    """A planner that takes reading all of a table for the cheapest way, as its estimates may make it do."""
+
+    def mislead(connection: Any, *_: Any) -> None:
+        with connection.cursor() as cursor:
+            cursor.execute("SET random_page_cost = 100000")
+        connection.commit()
+
+    event.listen(engine, "checkout", mislead)
+    yield
+    event.remove(engine, "checkout", mislead)
+    engine.dispose()
+
+
+@pytest.mark.usefixtures("misled")
 @pytest.mark.parametrize(
     "asked",
     [
