@@ -28,6 +28,8 @@ _IN_VAIN = ("delivered before; fired again", "fired again, it came to nothing")
 
 def next_step(life: Life, postback: PostbackRecord) -> str:
     """Read off what stands in the store, as of ``life.now``."""
+    if life.conversion.erased_at is not None and postback.state in FINAL:
+        return "nothing: it was erased at a person's request, and never fires again"
     if postback.adjusts is None:
         return _step(life, postback)
     settled = _settled_adjustment(life, postback) if postback.state in FINAL else None

@@ -37,7 +37,7 @@ class Erased:
 
     @property
     def found(self) -> bool:
-        return bool(self.reach.conversions or self.reach.signals or self.counts)
+        return bool(self.reach.conversions or self.reach.signals or any(self.counts.values()))
 
 
 def foresee(engine: Engine, order: Order) -> Erased:

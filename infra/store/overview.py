@@ -108,6 +108,7 @@ _LATENESSES = f"""
     FROM (SELECT version_id, grade, attempts FROM latenesses WHERE bucket_at >= :since
         UNION ALL
         SELECT a.version_id, {LATE_GRADE}, count(*) FROM attempts a JOIN postbacks p ON p.id = a.postback_id
+            JOIN conversions c ON c.id = p.conversion_id
         WHERE a.id > :after AND a.id <= :upto AND a.intent_at >= :since AND {FIRST} GROUP BY 1, 2) counted
     GROUP BY 1, 2"""  # noqa: S608 — literals of ours
 _COUNTED_TO = "SELECT max(intent_at) AS at FROM attempts WHERE id > :after - 100 AND id <= :after"

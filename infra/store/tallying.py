@@ -24,7 +24,7 @@ _COUNTING_SHARE = 50
 """States are counted no more often than it takes 1/50 of the time."""
 
 BUCKET = f"date_bin(make_interval(secs => {BUCKET_S}), a.intent_at, CAST('epoch' AS timestamptz))"
-LATE_GRADE = f"""CAST(ceil(ln(greatest(extract(epoch FROM a.intent_at - p.release_at), {FINEST_S}) / {FINEST_S}) / ln({GRADE}))
+LATE_GRADE = f"""CAST(ceil(ln(greatest(extract(epoch FROM a.intent_at - greatest(p.release_at, c.received_at)), {FINEST_S}) / {FINEST_S}) / ln({GRADE}))
     AS smallint)"""
 FIRST = "a.number = 1 AND a.trigger = 'release'"
 """Attempts of which it counts how late they were."""
@@ -43,6 +43,7 @@ _TALLY = text(f"""
 _GRADE = text(f"""
     INSERT INTO latenesses (bucket_at, version_id, grade, attempts)
     SELECT {BUCKET}, a.version_id, {LATE_GRADE}, count(*) FROM attempts a JOIN postbacks p ON p.id = a.postback_id
+        JOIN conversions c ON c.id = p.conversion_id
     WHERE a.id > :after AND a.id <= :upto AND {FIRST} GROUP BY 1, 2, 3
     ON CONFLICT (bucket_at, version_id, grade) DO UPDATE SET attempts = latenesses.attempts + excluded.attempts""")  # noqa: S608 — literals of ours
 _CANDIDATE = text("SELECT CASE WHEN is_called THEN last_value ELSE 0 END FROM attempt_ids")

@@ -148,7 +148,7 @@ def _postback(life: Life, postback: PostbackRecord, marker: Marker) -> PostbackV
         facts=tuple(facts_of(_named(postback_facts(life, postback)), marker)),
         attempts=tuple(attempt_row(life, postback, each, marker) for each in postback.attempts),
         checks=tuple(unfold_check(life, postback, each, marker) for each in postback.checks),
-        acts=_ACTS.get(postback.state, ()),
+        acts=() if life.conversion.erased_at is not None else _ACTS.get(postback.state, ()),
     )
 
 

@@ -12,6 +12,7 @@ from sqlalchemy import Engine
 
 from infra.filters import AsJson, AskingError
 from infra.open import open_store
+from infra.store import audit
 from infra.store.reports import reports
 from infra.store.reports.reports import PER_PAGE, ReportRecord
 from investigations.columns import show_columns
@@ -137,6 +138,9 @@ def export(  # noqa: PLR0913, PLR0917 — a command's options are its parameters
             if counts.left_out:
                 say(f"{counts.left_out:,} more are in its CSV, without their exchanges.")
             return
+        asked = {"bucket": bucket, "cause": cause, "side": side}
+        name = shown("rp", report.id)
+        audit.record(engine, who=audit.operator(), action="export.csv", detail={"name": name, "asked": asked})
         lines = csv_text(FINDING_FIELDS, _cells(engine, report, bucket, cause, side))
         if output is None:
             sys.stdout.writelines(lines)

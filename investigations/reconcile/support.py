@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from hashlib import sha256
 from itertools import islice
 from typing import BinaryIO, Final
 
@@ -71,7 +72,7 @@ def write_support(
         narrowing=Narrowing(destinations=frozenset({report.destination})),
     )
     network = load_catalogue().get(report.network)
-    write_bundle(
+    manifest = write_bundle(
         engine,
         chosen,
         target,
@@ -82,6 +83,19 @@ def write_support(
             "disputed.csv": "".join(csv_text(FINDING_FIELDS, rows)).encode(),
         },
         handing=handing if network is None else for_support(handing, network),
+    )
+    audit.record(
+        engine,
+        who=handing.who,
+        action="evidence.export",
+        detail={
+            "form": "support",
+            "report": show("rp", report.id),
+            "destination": report.destination,
+            "findings": len(found),
+            "conversions": len(chosen),
+            "manifest_sha256": sha256(manifest.encode()).hexdigest(),
+        },
     )
     return SupportDraft(
         len(found), len(chosen), max(whole, len(found)) - len(found) + len(conversions) - len(chosen)

@@ -256,6 +256,8 @@ class Work:
 
     def _notes(self, rows: int, bad: int, first: date | None) -> list[str]:
         notes = []
+        if not rows:
+            notes.append("the report has no rows: export it again, unless the network really counted nothing")
         if bad:
             notes.append(f"{bad:,} of {rows:,} rows could not be read: they are kept, each with its reason")
         if first is None:

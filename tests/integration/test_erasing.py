@@ -21,6 +21,7 @@ from infra.store.keeping.erasing import NotErasableError, Order
 from infra.store.ledger import read_ledger
 from infra.store.reports.report_writing import write_rows
 from infra.store.searching.search import Criteria
+from investigations.next_step import next_step
 from schemas.arrival import Arrival, Candidate, Refused
 from schemas.click import Click
 from schemas.erasing import Kind
@@ -472,3 +473,19 @@ def test_tombstones_tell_nothing_without_their_key(scene: Scene, monkeypatch: py
     monkeypatch.delenv("HOLDFIRE_ERASURE_KEY")
     with pytest.raises(ValueError, match="is not set"):
         take(scene, conversion("y", "push", order_id=ORDER))
+
+
+def test_what_nobody_knows_is_said_to_be_unknown(scene: Scene) -> None:
+    """A mistyped id is sealed as well: whoever typed it should see that nothing was behind it."""
+    assert not forget(scene, value="no such order").found
+    assert forget(scene).found
+
+
+def test_what_was_erased_is_not_offered_for_firing_again(scene: Scene) -> None:
+    scene.run("UPDATE postbacks SET state = 'dead' WHERE state = 'delivered'")
+    (number,) = forget(scene).reach.conversions
+    life = read_life(scene.engine, number)
+    assert life is not None
+    assert {next_step(life, each) for each in life.postbacks} == {
+        "nothing: it was erased at a person's request, and never fires again"
+    }

@@ -120,6 +120,20 @@ def test_lateness_is_the_truth_within_its_grades(ground: Ground) -> None:
         count_up(ground.engine)
 
 
+def test_what_was_received_after_its_window_is_late_since_the_receipt(ground: Ground) -> None:
+    """A producer that sends old events does not make the network look late."""
+    scene = Scene(ground.engine)
+    scene.apply(contract("push-eu"))
+    scene.take(conversion("old", "push"))
+    scene.run("UPDATE postbacks SET release_at = now() - interval '10 days'")
+    scene.settle(scene.fire_one("old"))
+    for _ in range(2):
+        late = by_name(ground.engine)["push-eu"].lateness
+        assert late is not None
+        assert late.p99_s < 60
+        count_up(ground.engine)
+
+
 def test_an_attempt_on_the_wire_is_counted_when_it_has_ended(ground: Ground) -> None:
     """The watermark waits for it, and for nothing behind it; ids of attempts end in any order."""
     scene = Scene(ground.engine)

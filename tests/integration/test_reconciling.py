@@ -423,6 +423,13 @@ def test_the_commands_tell_buckets_causes_and_each_finding(planted: Planted, com
         assert {"extra/letter.txt", "extra/disputed.csv", "manifest.json", "attempts.har"} <= names
         letter = bundle.read("extra/letter.txt").decode()
     assert "ours only, delivered, and no cause found in the evidence: 1 conversions, 49.90 EUR" in letter
+    handed = planted.ground.rows(
+        "SELECT action, detail->>'form' AS form FROM audit WHERE action LIKE '%export%' ORDER BY id"
+    )
+    assert [(row.action, row.form) for row in handed] == [
+        ("export.csv", None),
+        ("evidence.export", "support"),
+    ]
     assert command("reports", "show", "rp_9").exit_code == 1
     assert command("reconcile", DESTINATION, path, "--dry-run", "--json").exit_code == 1
 

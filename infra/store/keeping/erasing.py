@@ -135,7 +135,7 @@ def _check_holds(connection: Connection, reach: Reach) -> None:
         numbers = ", ".join(str(each) for each in sorted(set(held.values())))
         raise NotErasableError(
             f"{len(held)} of {len(reach.conversions)} conversions are under legal hold {numbers}; "
-            f"lift it with `holdfire legal-hold lift {min(held.values())}`, or wait until it ends"
+            f"lift it with `holdfire legal-hold lift {min(held.values())} --reason ...`, or wait until it ends"
         )
 
 
